@@ -1,0 +1,40 @@
+# Two commands on a fresh machine with Python 3.11: `make build` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KERNEL_TESTS := tests/test_distortion_*.py
+
+.PHONY: build test check kernels tests schema clean
+
+build: $(VENV)/.installed
+	$(BIN)/emsynth build recipes/stem_hd.yaml --resume
+
+test: check kernels tests
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "emsynth needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# Once in plain Python, where coverage sees into the kernels, then compiled with all the rest.
+kernels: $(VENV)/.installed-dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest $(KERNEL_TESTS) --cov=emsynth.distortion --cov-report=term-missing --cov-fail-under=90
+
+tests: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+schema: $(VENV)/.installed
+	$(BIN)/emsynth schema > recipes/recipe.schema.json
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,33 @@
+"""Physically simulated, physically distorted electron micrographs for those who train and judge restorers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emsynth.builder import build
+    from emsynth.recipe import Recipe
+    from emsynth.sample import Sample, render, simulate
+    from emsynth.simulation.field import Field
+    from emsynth.store import open_dataset
+
+__version__ = "0.1.0"
+__all__ = ["Field", "Recipe", "Sample", "__version__", "build", "open_dataset", "render", "simulate"]
+
+# Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
+_HOMES = {
+    "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe", "Sample": "emsynth.sample",
+    "build": "emsynth.builder", "open_dataset": "emsynth.store", "render": "emsynth.sample",
+    "simulate": "emsynth.sample",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emsynth' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

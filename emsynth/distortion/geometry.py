@@ -1,0 +1,218 @@
+"""The window through which a field is seen: where its pixels lie on the specimen, and what is seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import spline_filter1d
+
+from emsynth.distortion._kernels import spline
+from emsynth.errors import FieldError
+
+MARGIN = spline.MARGIN
+_EDGE = 1e-6  # field px by which rounding may put a position outside
+
+
+def prefilter(stack: NDArray[np.floating], periodic: bool) -> NDArray[np.float32]:
+    """Cubic B-spline coefficients of a stack of fields, padded by 3 px, so that a gather never leaves them.
+
+    Parameters
+    ----------
+    stack : (T, H, W) or (H, W) array
+        The field at each thickness.
+    periodic : bool
+        Whether the field tiles without end; where not, it is mirrored at its edges.
+
+    Returns
+    -------
+    (T, H + 6, W + 6) float32
+
+    References
+    ----------
+    Unser, Aldroubi and Eden, IEEE Trans. Signal Process. 41, 821 (1993).
+    """
+    stack = np.asarray(stack)
+    if stack.ndim == 2:
+        stack = stack[None]
+    if stack.ndim != 3 or min(stack.shape) < 1:
+        raise FieldError(f"a field of shape {stack.shape} cannot be filtered; give (thickness, H, W) or (H, W)")
+    if min(stack.shape[1:]) < 4:
+        raise FieldError(f"a field of {stack.shape[1]} × {stack.shape[2]} px is too small; give at least 4 × 4")
+    pad = ((spline.PAD, spline.PAD), (spline.PAD, spline.PAD))
+    out = np.empty((len(stack), stack.shape[1] + 2 * spline.PAD, stack.shape[2] + 2 * spline.PAD), dtype=np.float32)
+    for plane, image in zip(out, stack, strict=True):
+        filtered = image.astype(np.float64)
+        for axis in (0, 1):
+            filtered = spline_filter1d(filtered, axis=axis, mode="grid-wrap" if periodic else "mirror")
+        plane[:] = np.pad(filtered, pad, mode="wrap") if periodic else np.pad(filtered, pad, mode="reflect")
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A rotated, scaled and strained view of a field.
+
+    A window px p = (row, col) lies at the specimen point (Å, row then col)::
+
+        origin + pixel · F · R(rotation) · (p - centre) + u(p)
+
+    with R = [[cos, sin], [-sin, cos]], F the mirror of the specimen's col axis where `flip` is set, and u the warp.
+    Row points down, col to the right; a positive rotation turns what is seen counter-clockwise. The field's
+    pixel (0, 0) is the specimen's point (0, 0).
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns, px.
+    pixel : float
+        Pixel size, Å.
+    rotation : float
+        Rotation of what is seen, rad, counter-clockwise.
+    origin : (float, float)
+        Specimen point (row, col) at the window's centre ((R - 1)/2, (C - 1)/2), Å.
+    flip : bool
+        Mirror the field, left to right before the rotation.
+    warp : (2, M, N) float64 or None
+        B-spline coefficients of the displacement u along rows and columns, Å. Its strain is at most the difference
+        of neighbouring coefficients over their spacing; `control_points` tells where they are.
+    plane : float or (M, N) float64
+        Index of the thickness, fractional between two; a map has the shape of the warp's grids.
+    """
+
+    shape: tuple[int, int]
+    pixel: float
+    rotation: float = 0.0
+    origin: tuple[float, float] = (0.0, 0.0)
+    flip: bool = False
+    warp: NDArray[np.float64] | None = None
+    plane: NDArray[np.float64] | float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or not self.pixel > 0:
+            raise FieldError(f"a window of {self.shape} px of {self.pixel:g} Å is empty; both must be above 0")
+        grids = [np.shape(g)[-2:] for g in (self.warp, self.plane) if g is not None and np.ndim(g) >= 2]
+        if len(set(grids)) > 1 or any(min(g) < 4 for g in grids):
+            raise FieldError(f"control grids of shapes {grids} do not go together; give one shape of at least (4, 4)")
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Window px to specimen Å without the warp, (2, 3): Å = affine @ [row, col, 1]."""
+        cosine, sine = np.cos(self.rotation), np.sin(self.rotation)
+        matrix = self.pixel * np.array([[cosine, sine], [-sine, cosine]])
+        if self.flip:
+            matrix[1] = -matrix[1]
+        centre = (np.array(self.shape) - 1) / 2
+        return np.column_stack([matrix, np.array(self.origin) - matrix @ centre])
+
+    def control_points(self, knots: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rows and columns, in window px, of a grid with `knots` control points on each axis."""
+        steps = (np.arange(knots) - 1) / (knots - 3)
+        rows, cols = ((length - 1 + 2 * MARGIN) * steps - MARGIN for length in self.shape)
+        return rows, cols
+
+    def positions(self) -> NDArray[np.float64]:
+        """Each pixel's own position, window px, (2, R, C)."""
+        return np.indices(self.shape, dtype=np.float64)
+
+    def to_specimen(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Specimen points (n, 2) Å of window `points (n, 2)` px."""
+        points = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 2)
+        return points @ self.affine[:, :2].T + self.affine[:, 2] + self._warp_at(points)
+
+    def to_window(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Window px (n, 2) of specimen `points (n, 2)` Å, by fixed-point iteration to 1e-9 px.
+
+        Raises
+        ------
+        FieldError
+            Where the warp folds the specimen, so that the iteration does not come to rest.
+        """
+        inverse = np.linalg.inv(self.affine[:, :2])
+        start = (np.asarray(points, dtype=np.float64).reshape(-1, 2) - self.affine[:, 2]) @ inverse.T
+        at = start
+        for _ in range(100):
+            before, at = at, start - self._warp_at(at) @ inverse.T
+            if np.abs(at - before).max(initial=0) < 1e-9:
+                return at
+        raise FieldError("the window's warp cannot be inverted: its strain is too strong; keep it below 20 %")
+
+    def extent(self, margin: float = 0.0) -> NDArray[np.float64]:
+        """Lowest and highest specimen point, (2, 2) Å, of the window's outline grown by `margin` px."""
+        along = np.linspace(0, 1, 65)
+        sides = [np.column_stack(np.broadcast_arrays(a, b)) for a, b in ((0, along), (1, along), (along, 0), (along, 1))]
+        outline = np.concatenate(sides) * (np.array(self.shape) - 1 + 2 * margin) - margin
+        points = self.to_specimen(outline)
+        return np.stack([points.min(axis=0), points.max(axis=0)])
+
+    def gather(
+        self,
+        coefficients: NDArray[np.float32],
+        sampling: float | Sequence[float],
+        periodic: bool,
+        positions: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """What the field shows at window positions.
+
+        Parameters
+        ----------
+        coefficients : (T, H + 6, W + 6) float32
+            From `prefilter`.
+        sampling : float or two floats
+            Size of a field pixel along row and col, Å.
+        periodic : bool
+            As for `prefilter`.
+        positions : (2, ...) float64
+            Window px; may lie outside the window, by up to `MARGIN` px with full warp.
+
+        Returns
+        -------
+        (...) float32
+
+        Raises
+        ------
+        FieldError
+            A position lies outside a non-periodic field, or a thickness outside the stack.
+        """
+        positions = np.ascontiguousarray(positions, dtype=np.float64)
+        if not np.isfinite(positions).all():
+            raise FieldError("a position is not a finite number; look at the scan stages that displace it")
+        self._check_plane(len(coefficients))
+        scale = 1 / np.broadcast_to(np.asarray(sampling, dtype=np.float64), (2,))
+        out = np.empty(positions.shape[1:], dtype=np.float32)
+        outside = spline.gather(
+            coefficients, periodic, self.affine * scale[:, None], self._controls(scale),
+            0.0 if np.ndim(self.plane) else float(np.asarray(self.plane)),
+            *self.shape, positions.reshape(2, -1), out.reshape(-1),
+        )  # fmt: skip
+        if outside > _EDGE:
+            raise FieldError(
+                f"the window reaches {outside:.1f} px beyond the field: take a smaller pixel or displacement, "
+                "another rotation, or a wider field"
+            )
+        return out
+
+    def _check_plane(self, thicknesses: int) -> None:
+        low, high = float(np.min(self.plane)), float(np.max(self.plane))
+        if not 0 <= low <= high <= thicknesses - 1:
+            raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
+
+    def _controls(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Displacement in field px and plane as one stack (3, M, N); (0, 4, 4) where neither varies.
+        if self.warp is None and np.ndim(self.plane) == 0:
+            return np.zeros((0, 4, 4))
+        grid = np.shape(self.plane) if self.warp is None else self.warp.shape[1:]
+        controls = np.zeros((3, *grid))
+        if self.warp is not None:
+            controls[:2] = self.warp * scale[:, None, None]
+        controls[2] = self.plane
+        return controls
+
+    def _warp_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.zeros(points.shape)
+        if self.warp is not None:
+            grids = np.ascontiguousarray(self.warp, dtype=np.float64)
+            spline.surfaces(grids, np.ascontiguousarray(points), *self.shape, out)
+        return out

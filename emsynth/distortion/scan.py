@@ -1,0 +1,191 @@
+"""Scan stages: how the probe strays from the pixel that it was sent to."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from emsynth.distortion._kernels import motion
+from emsynth.distortion.stage import ProbeMotion, ScanClock, autoregressive, uniforms
+from emsynth.draw import AnyChoice, Choice, Count, LogUniform, Quantity, Uniform, number, quantity
+
+SLOWEST_FAST_PERIOD = 32.0  # rows; a spectral line with a longer period bends the image smoothly
+
+
+class RowJitter(ProbeMotion):
+    """Every row starts at a random offset, correlated with the row before.
+
+    Per axis Δ¹ = a¹/√(1-φ²), Δᵏ = φ Δᵏ⁻¹ + aᵏ with a ~ N(0, σ²(1-φ²)), so that σ is the stationary deviation
+    at every row [1]_. Ranges are ours; a real SrTiO3 frame had σ 1.03 px and φ about 0.
+
+    Nothing of it is in the truth, except what an affine map can express.
+
+    References
+    ----------
+    .. [1] Lobato, Friedrich and Van Aert, npj Comput. Mater. 10:10 (2024).
+    """
+
+    stage: Literal["row_jitter"] = "row_jitter"
+    sigma: Quantity = quantity(
+        LogUniform(low=0.05, high=2.5), unit="px", low=0, high=20, about="Deviation along the fast axis (col)"
+    )
+    ratio: Quantity = quantity(
+        Uniform(low=0, high=0.4), unit="1", low=0, high=1, about="Deviation along the slow axis, as a share of sigma"
+    )
+    correlation: Quantity = quantity(
+        Uniform(low=0, high=0.95), unit="1", low=0, high=0.999, about="Correlation φ of neighbouring rows"
+    )
+
+    def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """Displacement of the probe, px, (2, rows, cols): one offset per row and axis."""
+        sigma, correlation = number(self.sigma), number(self.correlation)
+        out = np.empty((2, *clock.shape))
+        out[1] = sigma * autoregressive(key, 0, clock.rows, correlation)[:, None]
+        out[0] = sigma * number(self.ratio) * autoregressive(key, 1, clock.rows, correlation)[:, None]
+        return out
+
+
+class Hum(ProbeMotion):
+    """Mains hum and mechanical vibration: Σ A sin(2πft + φ) in both axes, continuous in t (ours).
+
+    The first line has the full amplitude and, where it is a mains line, the mains frequency itself; the others
+    have a uniform share of the amplitude. A mains line is one of the first six harmonics; a mechanical one
+    has a frequency log-uniform in 10-500 Hz. Each moves the probe in a direction of its own, with a phase per
+    axis. Where line starts wait for the mains, a row takes a whole number of mains periods, and mains
+    lines have the same phase in each row. Such distortions are described in [1]_.
+
+    Lines with a period of more than 32 rows count as slow: `truth_geometry: smooth` keeps them in the truth.
+
+    References
+    ----------
+    .. [1] Jones and Nellist, Microsc. Microanal. 19, 1050 (2013).
+    """
+
+    stage: Literal["hum"] = "hum"
+    amplitude: Quantity = quantity(
+        LogUniform(low=0.02, high=1), unit="px", low=0, high=20, about="Amplitude of the strongest line"
+    )
+    lines: Count = quantity(
+        Choice(values=(1, 2, 3, 4, 5, 6)), unit="1", low=1, high=6, about="Number of spectral lines"
+    )
+    mains: Quantity = quantity(Choice(values=(50, 60)), unit="Hz", low=16, high=400, about="Mains frequency")
+    mechanical: Quantity = quantity(
+        Uniform(low=0, high=1), unit="1", low=0, high=1, about="Chance of each line to be mechanical"
+    )
+    line_start: Annotated[
+        Literal["free", "mains"] | AnyChoice, Field(description="Whether line starts wait for the mains")
+    ] = Choice(values=("free", "mains"), weights=(0.7, 0.3))
+
+    def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """Displacement of the probe, px, (2, rows, cols)."""
+        return self._sum(clock, key, slow_only=False)
+
+    def displace_slowly(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """Sum of the lines whose period is longer than 32 rows, px, (2, rows, cols)."""
+        return self._sum(clock, key, slow_only=True)
+
+    def _sum(self, clock: ScanClock, key: int, slow_only: bool) -> NDArray[np.float64]:
+        chance = uniforms(key, 0, (int(number(self.lines)), 8))
+        frequency = self._frequencies(chance)
+        share = np.where(np.arange(len(chance)) == 0, 1.0, chance[:, 3])
+        if slow_only:
+            share = share * (frequency * clock.row_period * SLOWEST_FAST_PERIOD < 1)
+        period = clock.row_period
+        if self.line_start == "mains":
+            period = math.ceil(period * number(self.mains)) / number(self.mains)
+        cycles = frequency[:, None] * period * np.arange(clock.rows)
+        along_rows = 2 * np.pi * (cycles - np.round(cycles))
+        along_cols = 2 * np.pi * frequency[:, None] * clock.col_times()
+        amplitude = number(self.amplitude) * share
+        angle, out = 2 * np.pi * chance[:, 4], np.zeros((2, *clock.shape))
+        for axis, part in enumerate((np.sin(angle), np.cos(angle))):
+            motion.spectral_lines(along_rows, along_cols, amplitude * part, 2 * np.pi * chance[:, 5 + axis], out[axis])
+        return out
+
+    def _frequencies(self, chance: NDArray[np.float64]) -> NDArray[np.float64]:
+        harmonic = 1 + np.floor(6 * chance[:, 1])
+        harmonic[0] = 1
+        mechanical = 10.0 * 50.0 ** chance[:, 2]
+        return np.where(chance[:, 0] < number(self.mechanical), mechanical, number(self.mains) * harmonic)
+
+
+class Drift(ProbeMotion):
+    """The specimen drifts: δ = v·t + ½a·t², given as the path over one frame (ranges ours, model as in [1]_).
+
+    Its affine part is in the truth; all of it is where the truth's geometry is smooth.
+
+    References
+    ----------
+    .. [1] Ophus, Ciston and Nelson, Ultramicroscopy 162, 1 (2016).
+    """
+
+    stage: Literal["drift"] = "drift"
+    distance: Quantity = quantity(
+        LogUniform(low=0.1, high=15), unit="px", low=0, high=40, about="Path v·T over the frame"
+    )
+    direction: Quantity = quantity(
+        Uniform(low=0, high=360), unit="deg", low=0, high=360, about="Direction of v: 0 towards larger col, 90 row"
+    )
+    bend: Quantity = quantity(
+        LogUniform(low=0.01, high=3), unit="px", low=0, high=40, about="Path ½a·T² over the frame"
+    )
+    bend_direction: Quantity = quantity(
+        Uniform(low=0, high=360), unit="deg", low=0, high=360, about="Direction of a: 0 towards larger col, 90 row"
+    )
+
+    def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """Displacement of the probe, px, (2, rows, cols)."""
+        elapsed = clock.times() / clock.frame
+        straight, bent = math.radians(number(self.direction)), math.radians(number(self.bend_direction))
+        distance, bend = number(self.distance), number(self.bend)
+        row = distance * math.sin(straight) + bend * math.sin(bent) * elapsed
+        col = distance * math.cos(straight) + bend * math.cos(bent) * elapsed
+        return np.stack([row * elapsed, col * elapsed])
+
+    def displace_slowly(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """All of it, px, (2, rows, cols)."""
+        return self.displace(clock, key)
+
+
+class FlyBack(ProbeMotion):
+    """The scan coils settle after the fly-back.
+
+    Along col -a·exp(-(t_in_line + t_fb)/b) in each line; along row the same once, at the frame's start. Fits of
+    real frames begin at a = 25 px with b up to 1500 µs; for the effect see [1]_. It counts as slow.
+
+    References
+    ----------
+    .. [1] Mullarkey, Peters, Downing and Jones, Microsc. Microanal. 28, 1428 (2022).
+    """
+
+    stage: Literal["fly_back"] = "fly_back"
+    amplitude: Quantity = quantity(
+        Uniform(low=0, high=25), unit="px", low=0, high=40, about="Deflection a left at the end of a row, col axis"
+    )
+    amplitude_frame: Quantity = quantity(
+        Uniform(low=0, high=25), unit="px", low=0, high=40, about="Deflection left at the frame's start, row axis"
+    )
+    settling: Quantity = quantity(
+        LogUniform(low=20e-6, high=1500e-6), unit="s", low=1e-6, high=0.01, about="Settling time b"
+    )
+
+    def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """Displacement of the probe, px, (2, rows, cols)."""
+        settling = number(self.settling)
+        out = np.empty((2, *clock.shape))
+        row, col = np.exp(-(clock.row_times() + clock.fly_back) / settling), np.exp(-clock.col_times() / settling)
+        out[0] = -number(self.amplitude_frame) * row * col
+        out[1] = -number(self.amplitude) * np.exp(-(clock.col_times() + clock.fly_back) / settling)
+        return out
+
+    def displace_slowly(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
+        """All of it, px, (2, rows, cols)."""
+        return self.displace(clock, key)
+
+
+# A new scan stage is one class above and one entry here; the chain sums them in this order.
+ScanStage = Annotated[RowJitter | Hum | Drift | FlyBack, Field(discriminator="stage")]

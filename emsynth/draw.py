@@ -1,0 +1,352 @@
+"""Numbers that may be distributions, and the named random streams that draw them.
+
+Every random stream is keyed by ``(seed, index, name)``, never by the order of calls: drawing one
+value more, or one fewer, leaves all the others as they were.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def stream_key(seed: int, index: int, name: str) -> int:
+    """Key of one named random stream.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the recipe.
+    index : int
+        Index of the field or of the sample.
+    name : str
+        What the numbers are for, e.g. ``"distort.poisson"``.
+
+    Returns
+    -------
+    int
+        128-bit key, a BLAKE2b digest of the three, good for a Philox generator.
+    """
+    text = f"{seed}/{index}/{name}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+
+
+def generator(seed: int, index: int, name: str) -> np.random.Generator:
+    """NumPy generator (Philox) of one named stream; see `stream_key`."""
+    return np.random.Generator(np.random.Philox(key=stream_key(seed, index, name)))
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of one field or of one sample.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of the recipe.
+    index : int
+        Index of the field or of the sample.
+    turn : int
+        How many earlier fields came from the same specimen; `Deal` hands out its values by it.
+    """
+
+    seed: int
+    index: int
+    turn: int = 0
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Generator of the stream `name`."""
+        return generator(self.seed, self.index, name)
+
+
+class Strict(BaseModel):
+    """A frozen model that knows what was meant by a key that it does not have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, content: Any) -> Any:
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise PydanticCustomError("unknown_key", "unknown key{hint} (allowed: {allowed})",
+                                          {"key": str(key), "hint": hint, "allowed": ", ".join(cls.model_fields)})
+        return content
+
+
+class Distribution(Strict):
+    """Base of all distributions."""
+
+    def sample(self, streams: Streams, name: str) -> Any:
+        """Draw one value from the stream `name`."""
+        raise NotImplementedError
+
+    def support(self) -> tuple[float, float]:
+        """Smallest and largest value that can be drawn."""
+        raise NotImplementedError
+
+
+class _Interval(Distribution):
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"low {self.low:g} must be at most high {self.high:g}, both finite")
+        return self
+
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class Uniform(_Interval):
+    """Every value from `low` to `high` alike."""
+
+    dist: Literal["uniform"] = "uniform"
+
+    def sample(self, streams: Streams, name: str) -> float:
+        return float(streams.generator(name).uniform(self.low, self.high))
+
+
+class LogUniform(_Interval):
+    """The logarithm is uniform between those of `low` and `high`; both are positive."""
+
+    dist: Literal["log_uniform"] = "log_uniform"
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.low <= 0:
+            raise ValueError(f"low {self.low:g} must be above 0 for a log-uniform distribution")
+        return self
+
+    def sample(self, streams: Streams, name: str) -> float:
+        drawn = math.exp(streams.generator(name).uniform(math.log(self.low), math.log(self.high)))
+        return min(max(drawn, self.low), self.high)
+
+
+class Normal(Distribution):
+    """Normal distribution, cut off at `low` and `high` (four deviations from the mean where not given)."""
+
+    dist: Literal["normal"] = "normal"
+    mean: float
+    sd: Annotated[float, Field(ge=0)]
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        low, high = self.support()
+        if low > high or high < self.mean - 4 * self.sd or low > self.mean + 4 * self.sd:
+            raise ValueError(f"low {low:g} to high {high:g} holds next to nothing of a normal {self.mean:g} ± {self.sd:g}")
+        return self
+
+    def support(self) -> tuple[float, float]:
+        low = self.mean - 4 * self.sd if self.low is None else self.low
+        high = self.mean + 4 * self.sd if self.high is None else self.high
+        return low, high
+
+    def sample(self, streams: Streams, name: str) -> float:
+        low, high = self.support()
+        rng = streams.generator(name)
+        for _ in range(10_000):
+            drawn = float(rng.normal(self.mean, self.sd))
+            if low <= drawn <= high:
+                return drawn
+        return min(max(self.mean, low), high)
+
+
+class Choice(Distribution):
+    """One of `values`, with equal chances or with `weights`."""
+
+    dist: Literal["choice"] = "choice"
+    values: Annotated[tuple[Any, ...], Field(min_length=1)]
+    weights: tuple[float, ...] | None = None
+
+    @field_validator("values")
+    @classmethod
+    def _hashable(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(tuple(v) if isinstance(v, list) else v for v in values)
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Self:
+        if self.weights is not None:
+            if len(self.weights) != len(self.values):
+                raise ValueError(f"{len(self.weights)} weights for {len(self.values)} values; give one for each")
+            if min(self.weights) < 0 or sum(self.weights) <= 0:
+                raise ValueError("weights must not be negative, and not all zero")
+        return self
+
+    def support(self) -> tuple[float, float]:
+        return _span(self.values)
+
+    def sample(self, streams: Streams, name: str) -> Any:
+        chances = None if self.weights is None else np.divide(self.weights, sum(self.weights))
+        return self.values[int(streams.generator(name).choice(len(self.values), p=chances))]
+
+
+class Deal(Distribution):
+    """`values` dealt like cards: each once in a round, in an order that the seed shuffles anew each round.
+
+    For the level of fields only: a few fields then show as many of the values as they can.
+    """
+
+    dist: Literal["deal"] = "deal"
+    values: Annotated[tuple[Any, ...], Field(min_length=1)]
+
+    @field_validator("values")
+    @classmethod
+    def _hashable(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(tuple(v) if isinstance(v, list) else v for v in values)
+
+    def support(self) -> tuple[float, float]:
+        return _span(self.values)
+
+    def sample(self, streams: Streams, name: str) -> Any:
+        turn, card = divmod(streams.turn, len(self.values))
+        order = generator(streams.seed, turn, f"deal {name}").permutation(len(self.values))
+        return self.values[int(order[card])]
+
+
+def _span(values: tuple[Any, ...]) -> tuple[float, float]:
+    numbers = [float(v) for v in values]
+    return min(numbers), max(numbers)
+
+
+AnyDistribution = Annotated[Uniform | LogUniform | Normal | Choice | Deal, Field(discriminator="dist")]
+AnyChoice = Annotated[Choice | Deal, Field(discriminator="dist")]
+
+# What a recipe may hold where one number, one whole number, one word or one list of numbers is meant.
+Quantity = float | AnyDistribution
+Count = int | AnyChoice
+Word = str | AnyChoice
+Vector = tuple[float, ...] | AnyChoice
+
+
+def quantity(default: Any = ..., *, unit: str, low: float, high: float, about: str) -> Any:
+    """Declare a physical number of a recipe: its unit and range are in the schema and in every message.
+
+    Parameters
+    ----------
+    default : float or Distribution, optional
+        Value where the recipe gives none; required where not given.
+    unit : str
+        Unit in the field's notation (``"mrad"``, ``"Å"``, ``"px"``; ``"1"`` for a pure number).
+    low, high : float
+        Smallest and largest allowed value; a distribution must lie within them.
+    about : str
+        One line for the schema.
+
+    Returns
+    -------
+    pydantic field information
+    """
+    return Field(default, description=f"{about} [{unit}], {low:g} to {high:g}",
+                 json_schema_extra={"unit": unit, "low": low, "high": high})
+
+
+def number(drawn: Quantity) -> float:
+    """The plain number of a drawn recipe; TypeError where it is still a distribution."""
+    if isinstance(drawn, Distribution):
+        raise TypeError(f"{drawn!r} has not been drawn: call .draw(index) on the recipe first")
+    return float(cast(float, drawn))
+
+
+class Drawable(Strict):
+    """A part of a recipe: frozen, strict about unknown keys, with a unit and a range on every number."""
+
+    # Of the whole model, because a union cannot be discriminated by a field that has a validator before it.
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, content: Any) -> Any:
+        found: list[InitErrorDetails] = [
+            {"type": PydanticCustomError("truth_value", "{shown} is not a number or a word; quote it if it is a name",
+                                         {"shown": str(value).lower()}), "loc": (name,), "input": value}
+            for name, value in (content.items() if isinstance(content, dict) else ())
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool]
+        if found:
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return content
+
+    @field_validator("*")
+    @classmethod
+    def _in_range(cls, value: Any, info: ValidationInfo) -> Any:
+        extra = cls.model_fields[info.field_name or ""].json_schema_extra
+        if not isinstance(extra, dict) or "low" not in extra:
+            return value
+        low, high, unit = float(cast(float, extra["low"])), float(cast(float, extra["high"])), extra["unit"]
+        for plain in _extremes(value):
+            if not low <= plain <= high:
+                shown = f"{plain:g}" if unit == "1" else f"{plain:g} {unit}"
+                limit = f"{low:g} to {high:g}" if unit == "1" else f"{low:g} to {high:g} {unit}"
+                raise ValueError(f"{shown} is outside {limit}")
+        return value
+
+    def draw(self, streams: Streams, path: str = "") -> Self:
+        """Collapse every distribution to a plain value.
+
+        Parameters
+        ----------
+        streams : Streams
+            The random streams of one field or sample.
+        path : str
+            Where this part stands in the recipe; each value has its own stream, named by its path.
+
+        Returns
+        -------
+        Drawable
+            The same type, holding plain values only.
+        """
+        drawn = {name: _collapse(getattr(self, name), streams, f"{path}.{name}" if path else name)
+                 for name in type(self).model_fields}
+        return type(self).model_validate(drawn)
+
+    def distributions(self) -> Iterator[Distribution]:
+        """Every distribution that this part still holds."""
+        for name in type(self).model_fields:
+            yield from _walk(getattr(self, name))
+
+
+def _extremes(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        return ()
+    if isinstance(value, Distribution):
+        return value.support()
+    if isinstance(value, tuple):
+        return tuple(float(v) for v in value)
+    return () if value is None else (float(value),)
+
+
+def _collapse(value: Any, streams: Streams, path: str) -> Any:
+    if isinstance(value, Distribution):
+        return value.sample(streams, path)
+    if isinstance(value, Drawable):
+        return value.draw(streams, path)
+    if isinstance(value, tuple):
+        return tuple(_collapse(v, streams, f"{path}.{_label(v, n)}") for n, v in enumerate(value))
+    return value
+
+
+def _label(value: Any, position: int) -> str:
+    # Parts of a list are named by their kind, so that removing one leaves the draws of the others alone.
+    return str(getattr(value, "stage", position))
+
+
+def _walk(value: Any) -> Iterator[Distribution]:
+    if isinstance(value, Distribution):
+        yield value
+    elif isinstance(value, Drawable):
+        yield from value.distributions()
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _walk(part)

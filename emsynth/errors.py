@@ -1,0 +1,32 @@
+"""The errors that emsynth raises: one small family, each message for a reader at midnight.
+
+A message names the place, the value, what is allowed and the way out.
+"""
+
+
+class EmsynthError(Exception):
+    """Base of every error that is the user's to mend; the command line prints it without a traceback."""
+
+
+class RecipeError(EmsynthError, ValueError):
+    """A recipe, an override or a value in it is not what emsynth understands."""
+
+
+class StructureError(EmsynthError, ValueError):
+    """A structure cannot be turned into a specimen."""
+
+
+class FieldError(EmsynthError, ValueError):
+    """A field cannot be simulated, or a window does not fit into it."""
+
+
+class StoreError(EmsynthError, OSError):
+    """A store cannot be created, read or written, or does not hold what it should."""
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """The output is already there and neither ``--resume`` nor ``--overwrite`` was given."""
+
+
+class IntegrityError(StoreError):
+    """Bytes in a store are not the ones that its manifest promises."""

@@ -1,0 +1,119 @@
+"""The arrays of a store: names, dimensions, types and units; no Zarr here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """One array of the store.
+
+    Attributes
+    ----------
+    name : str
+        Name in the store.
+    dims : tuple of str
+        Dimension names; the first is ``"sample"``.
+    dtype : str
+        NumPy type code, or ``"str"`` for strings of any length.
+    units : str
+        Unit in the field's notation; empty where there is none.
+    about : str
+        What the numbers mean, the ``long_name`` of the array.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    about: str
+
+    @property
+    def sharded(self) -> bool:
+        """Whether one sample is one chunk in a shard; small arrays have one chunk per shard instead."""
+        return len(self.dims) > 1
+
+    @property
+    def missing(self) -> float | int | str:
+        """What a sample that is not written yet reads as."""
+        if self.dtype == "str":
+            return ""
+        if self.dtype.startswith("f"):
+            return float("nan")
+        return -1 if self.name == "field" else 0
+
+    def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        """Lengths along `dims`."""
+        return tuple(sizes[dim] for dim in self.dims)
+
+    def file(self, shard: int) -> str:
+        """File of one shard, relative to the store."""
+        return "/".join((self.name, "c", str(shard), *("0" for _ in self.dims[1:])))
+
+
+_PICTURE = ("sample", "y", "x")
+
+LAYOUT = (
+    ArrayLayout("truth", _PICTURE, "f4", "ADU", "expected value of the detector's output without scan displacement, "
+                "MTF, streaks, saturation and defects"),
+    ArrayLayout("distorted", _PICTURE, "f4", "ADU", "what the detector put out"),
+    ArrayLayout("displacement", ("sample", "axis", "y", "x"), "f2", "px", "position of the probe minus position of the "
+                "truth"),
+    ArrayLayout("affine", ("sample", "axis", "coefficient"), "f8", "px", "part of the displacement that is affine: "
+                "affine @ [row, col, 1]"),
+    ArrayLayout("mask", _PICTURE, "u1", "", "bits that mark pixels without a specimen behind them; see mask_bits"),
+    ArrayLayout("split", ("sample",), "str", "", "train, val or test; no structure prototype is in two of them"),
+    ArrayLayout("field", ("sample",), "i4", "", "index of the simulation pass"),
+    ArrayLayout("physics", ("sample",), "str", "", "how the field was simulated"),
+    ArrayLayout("structure", ("sample",), "str", "", "name of the specimen's structure"),
+    ArrayLayout("prototype", ("sample",), "str", "", "structure prototype"),
+    ArrayLayout("detector", ("sample",), "str", "", "name of the detector"),
+    ArrayLayout("sampling", ("sample",), "f8", "Å", "side of a pixel"),
+    ArrayLayout("thickness", ("sample",), "f8", "Å", "specimen thickness at the middle of the window"),
+    ArrayLayout("expected_counts", ("sample",), "f8", "electrons/px", "mean number of electrons per pixel in the truth"),
+    ArrayLayout("gain", ("sample",), "f8", "ADU/electron", "detector output per electron"),
+    ArrayLayout("black_level", ("sample",), "f8", "ADU", "detector output at no electrons"),
+    ArrayLayout("step", ("sample",), "f8", "ADU", "quantisation step of the detector; 0 where it has none"),
+    ArrayLayout("column_count", ("sample",), "i4", "", "atom columns in the window"),
+    ArrayLayout("column_position", ("sample", "column", "axis"), "f4", "px", "atom columns in the truth; the centres of "
+                "pixels are whole numbers; NaN beyond column_count"),
+    ArrayLayout("column_number", ("sample", "column"), "u1", "", "atomic number of the column's heaviest element; 0 "
+                "beyond column_count"),
+    ArrayLayout("column_intensity", ("sample", "column"), "f4", "ADU px2", "truth integrated over the column's "
+                "surroundings; NaN beyond column_count"),
+    ArrayLayout("column_resolved", ("sample", "column"), "u1", "", "0 where the tilt smears the column by more than "
+                "0.5 Å"),
+    ArrayLayout("drawn", ("sample",), "str", "", "drawn recipe as JSON; rendering it again gives the sample"),
+)
+
+# Labels along the short dimensions, kept as coordinates.
+LABELS = {"axis": ("row", "col"), "coefficient": ("row", "col", "constant")}
+
+
+def sizes(samples: int, size: int, columns: int) -> dict[str, int]:
+    """Length of every dimension.
+
+    Parameters
+    ----------
+    samples : int
+        Number of samples.
+    size : int
+        Rows and columns of an image in px.
+    columns : int
+        Most atom columns in a window.
+    """
+    return {"sample": samples, "y": size, "x": size, "axis": len(LABELS["axis"]),
+            "coefficient": len(LABELS["coefficient"]), "column": max(1, columns)}
+
+
+def shard_count(samples: int, shard: int) -> int:
+    """Number of shards; the last may be partial."""
+    return -(-samples // shard)
+
+
+def shard_range(number: int, samples: int, shard: int) -> range:
+    """Samples of shard `number`."""
+    return range(number * shard, min(samples, (number + 1) * shard))

@@ -1,0 +1,180 @@
+"""One simulation pass of a recipe: what it will be (outline), and the field that it gives (simulate)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emsynth.draw import Streams, number
+from emsynth.errors import FieldError
+from emsynth.microscope import Microscope
+from emsynth.recipe import Image, Recipe, smallest
+from emsynth.simulation import field as field_cache
+from emsynth.simulation.field import Field
+from emsynth.simulation.plan import Plan, picture_shape, plan_for
+from emsynth.specimen import prototype_split
+from emsynth.specimen.base import Specimen
+
+# What else determines the numbers of a field; another version of one of them means another field.
+_DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a field before it is simulated.
+
+    Attributes
+    ----------
+    field : int
+        Index j.
+    digest : str
+        Digest of everything that determines the field; its key in the cache.
+    kind, structure, prototype, split : str
+        What it shows and where its samples belong.
+    work : float
+        Wave points times slices of one phonon configuration (see `Plan.work`).
+    memory : float
+        Memory in GB that the pass plans for.
+    bytes : int
+        Size of the clean stack.
+    most_columns : int
+        No window on this field can hold more atom columns.
+    cached : bool
+        Whether the field is in the cache already.
+    """
+
+    field: int
+    digest: str
+    kind: str
+    structure: str
+    prototype: str
+    split: str
+    work: float
+    memory: float
+    bytes: int
+    most_columns: int
+    cached: bool
+
+
+@dataclass(frozen=True)
+class _Pass:
+    specimen: Specimen
+    microscope: Microscope
+    streams: Streams
+    plan: Plan
+    digest: str
+
+
+def outline(recipe: Recipe, field: int) -> Outline:
+    """Work out field `field` of a recipe without simulating it.
+
+    Raises
+    ------
+    EmsynthError
+        Whatever would stop the simulation or the samples: a structure that cannot be a specimen, a detector beyond
+        the simulated angle, too much memory, a window that does not fit.
+    """
+    prepared = _prepare(recipe, field)
+    specimen, plan = prepared.specimen, prepared.plan
+    tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
+    check_fit(recipe.image, tile, specimen.kind == "crystal", specimen.structure)
+    rows, cols = picture_shape(plan, recipe.simulate.oversampling)
+    images = len(plan.planes) * len(prepared.microscope.detectors)
+    return Outline(
+        field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
+        prototype=specimen.prototype, split=prototype_split(specimen.prototype), work=plan.work, memory=plan.memory,
+        bytes=4 * rows * cols * images, most_columns=_most_columns(recipe.image, len(specimen.columns), tile),
+        cached=field_cache.is_kept(prepared.digest))
+
+
+def simulate(recipe: Recipe, field: int, cache: bool = True) -> Field:
+    """Simulate one field of a recipe, or take it from the cache.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Any recipe.
+    field : int
+        Index j of the field, 0 to ``recipe.fields - 1``.
+    cache : bool
+        Whether to look into the field cache and to keep the field there.
+
+    Returns
+    -------
+    Field
+        ``image (thickness, detector, H, W)`` with its columns.
+
+    Raises
+    ------
+    EmsynthError
+        As `outline`.
+    """
+    prepared = _prepare(recipe, field)
+    kept = field_cache.load(prepared.digest) if cache else None
+    if kept is not None:
+        return kept
+    # abTEM takes seconds to import: only who simulates pays for it.
+    from emsynth.simulation import multislice
+
+    made = multislice.simulate(prepared.specimen, prepared.microscope, recipe.simulate, prepared.streams)
+    if cache:
+        field_cache.keep(prepared.digest, made)
+    return made
+
+
+def _prepare(recipe: Recipe, field: int) -> _Pass:
+    drawn, microscope, streams = recipe.draw_field(field)
+    specimen = drawn.build(streams)
+    plan = plan_for(specimen, microscope, recipe.simulate)
+    if plan.memory > recipe.simulate.memory:
+        raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {plan.memory:.1f} GB, more "
+                         f"than the allowed {recipe.simulate.memory:g} GB; use a smaller box, fewer thicknesses, a "
+                         f"smaller simulate.max_angle, or raise simulate.memory")
+    return _Pass(specimen, microscope, streams, plan, _digest(specimen, microscope, recipe, streams))
+
+
+def _digest(specimen: Specimen, microscope: Microscope, recipe: Recipe, streams: Streams) -> str:
+    """The atoms themselves are hashed, so that a change in how specimens are built is a change of the field."""
+    atoms = hashlib.sha256()
+    for array in (specimen.atoms.cell.array, specimen.atoms.numbers.astype(np.int64), specimen.atoms.positions,
+                  specimen.columns.position, specimen.columns.depth):
+        atoms.update(np.ascontiguousarray(array).tobytes())
+    determines: dict[str, Any] = {
+        "atoms": atoms.hexdigest(), "tile": list(specimen.tile), "thermal": specimen.thermal,
+        "mistilt": list(specimen.mistilt), "kind": specimen.kind, "structure": specimen.structure,
+        "prototype": specimen.prototype, "about": specimen.about, "microscope": microscope.model_dump(mode="json"),
+        "simulate": recipe.simulate.model_dump(mode="json"), "seed": streams.seed, "field": streams.index,
+        "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
+        "machine": platform.machine(),
+    }
+    return field_cache.content_digest(determines)
+
+
+def largest_pixel(size: int, extent: tuple[float, float]) -> float:
+    """Largest pixel in Å with which a window of `size` px stays within a field that must not be seen twice."""
+    return min(extent) / size
+
+
+def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: str) -> None:
+    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit the field."""
+    least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
+    if not repeats and least > most * (1 + 1e-9):
+        raise FieldError(
+            f"image.pixel_size: a window of {image.size} px of {least:g} Å is {image.size * least:.1f} Å wide and does "
+            f"not fit into the field of {name}, {extent[0]:.1f} x {extent[1]:.1f} Å; allow a pixel of {most:.3g} Å or "
+            f"less, use a smaller image.size, or a larger box for the specimen")
+
+
+def _most_columns(image: Image, columns: int, tile: tuple[float, float]) -> int:
+    """Bound on the columns in a window: all tiles that a window, stretched by its strain, can touch."""
+    pixel = image.pixel_size
+    widest = pixel.support()[1] if hasattr(pixel, "support") else number(pixel)
+    strain = image.strain.support()[1] if hasattr(image.strain, "support") else number(image.strain)
+    side = image.size * widest / (1 - 2 * min(strain, 0.2)) + 2 * math.hypot(*tile)
+    return math.ceil(columns * side * side / (tile[0] * tile[1]))

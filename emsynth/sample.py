@@ -1,0 +1,163 @@
+"""One sample: a window on a clean field, and what a real instrument would have made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emsynth import view
+from emsynth.distortion import Distorted, Window, prefilter
+from emsynth.errors import RecipeError
+from emsynth.passes import Outline, outline, simulate
+from emsynth.recipe import Recipe
+from emsynth.simulation.field import Field
+from emsynth.specimen import prototype_split
+
+__all__ = ["Outline", "Sample", "SampleColumns", "outline", "render", "simulate"]
+
+
+@dataclass(frozen=True)
+class SampleColumns:
+    """Atom columns in one sample.
+
+    Attributes
+    ----------
+    position : ndarray (n, 2), float64
+        (row, col) in px of the truth; pixel centres are whole numbers.
+    number : ndarray (n,), uint8
+        Atomic number of the heaviest element.
+    formula : tuple of str
+        Content of the column.
+    intensity : ndarray (n,), float32
+        Truth integrated over the column's surroundings, in the truth's units times px².
+    resolved : ndarray (n,), bool
+        False where the tilt smears the column over more than 0.5 Å.
+    """
+
+    position: NDArray[np.float64]
+    number: NDArray[np.uint8]
+    formula: tuple[str, ...]
+    intensity: NDArray[np.float32]
+    resolved: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair of truth and distorted image with everything that is known of it.
+
+    Attributes
+    ----------
+    index, field : int
+        Index i of the sample, index j of its field.
+    truth, distorted : ndarray (rows, cols), float32
+        Both in ADU, the detector's output.
+    displacement : ndarray (2, rows, cols), float16
+        (row, col) position of the probe minus position of the truth, in px.
+    affine : ndarray (2, 3), float64
+        Part of the displacement that truth and image share: affine @ [row, col, 1], in px.
+    mask : ndarray (rows, cols), uint8
+        Bits of `emsynth.distortion.MaskBit`.
+    columns : SampleColumns
+        Atom columns in the window.
+    drawn : Recipe
+        The drawn recipe: rendering it again gives this sample.
+    split, prototype, structure, physics, detector : str
+        Where it belongs and what made it.
+    sampling : float
+        Pixel size in Å.
+    thickness : float
+        Specimen thickness at the middle of the window in Å.
+    expected_counts : float
+        Mean number of electrons per pixel in the truth.
+    gain, black_level, step : float
+        Detector: ADU per electron, ADU at no electrons, quantisation step in ADU (0: none).
+    """
+
+    index: int
+    field: int
+    truth: NDArray[np.float32]
+    distorted: NDArray[np.float32]
+    displacement: NDArray[np.float16]
+    affine: NDArray[np.float64]
+    mask: NDArray[np.uint8]
+    columns: SampleColumns
+    drawn: Recipe
+    split: str
+    prototype: str
+    structure: str
+    physics: str
+    detector: str
+    sampling: float
+    thickness: float
+    expected_counts: float
+    gain: float
+    black_level: float
+    step: float
+
+
+def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
+    """Render one sample of a recipe: a pure function of recipe and index.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Any recipe; a drawn one gives the sample that it was drawn for.
+    index : int
+        Index i of the sample, 0 to ``recipe.samples - 1``.
+    field : Field, optional
+        Its field, where it is at hand; else it is simulated or taken from the cache.
+
+    Returns
+    -------
+    Sample
+
+    Raises
+    ------
+    EmsynthError
+        Where the field cannot be simulated, or the window does not fit it.
+    """
+    if not 0 <= index < recipe.samples:
+        raise RecipeError(f"sample {index} is outside 0 to {recipe.samples - 1}; the recipe has {recipe.samples} samples")
+    clean = simulate(recipe, recipe.field_of(index)) if field is None else field
+    drawn = recipe.draw(index)
+    drawn = drawn.model_copy(update={"image": view.fitted(drawn.image, recipe.image, clean)})
+    detector = str(drawn.image.detector)
+    window = view.place(drawn.image, clean, recipe.seed, index)
+    coefficients = _coefficients(clean, detector)
+
+    def gather(positions: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Fraction of the beam on the detector with the probe at window positions (2, rows, cols)."""
+        return window.gather(coefficients, clean.sampling, clean.periodic, positions)
+
+    made = drawn.distort.run(gather, window.shape, recipe.seed, index)
+    return Sample(
+        index=index, field=recipe.field_of(index), truth=made.truth, distorted=made.distorted,
+        displacement=made.displacement, affine=made.affine, mask=made.mask,
+        columns=_columns(window, clean, made), drawn=drawn, split=prototype_split(clean.prototype),
+        prototype=clean.prototype, structure=str(clean.provenance["specimen"]["structure"]),
+        physics=str(clean.provenance["physics"]), detector=detector, sampling=window.pixel,
+        thickness=view.thickness_at_centre(window, clean), expected_counts=made.expected_counts, gain=made.gain,
+        black_level=made.black_level, step=made.step)
+
+
+def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
+    position, column, resolved = view.columns_in(
+        window, field, view.thickness_at_centre(window, field), made.to_truth)
+    return SampleColumns(
+        position=position, number=field.columns.number[column],
+        formula=tuple(field.columns.formula[c] for c in column),
+        intensity=view.integrated_intensity(made.truth, position), resolved=resolved)
+
+
+# Spline coefficients of the fields at hand, gone when the field is: thousands of samples share them.
+_filtered: WeakKeyDictionary[Field, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
+
+
+def _coefficients(field: Field, detector: str) -> NDArray[np.float32]:
+    held = _filtered.setdefault(field, {})
+    if detector not in held:
+        held[detector] = prefilter(field.image[:, field.detectors.index(detector)], field.periodic)
+    return held[detector]

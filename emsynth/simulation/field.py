@@ -1,0 +1,166 @@
+"""A field, the clean and wide picture of one simulation pass, and the cache that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emsynth.errors import FieldError
+from emsynth.specimen.base import Columns
+
+# Raise when a change of code changes the numbers in a field: old cache entries are then never read again.
+FIELD_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The clean images of one simulation pass, with their ground truth.
+
+    Attributes
+    ----------
+    image : ndarray (thickness, detector, H, W), float32
+        Fraction of the beam on each detector; sample [..., r, c] lies at (r, c)·sampling Å from the corner.
+    sampling : tuple of float
+        (row, col) step in Å; finer than Nyquist, see `band_limit`.
+    periodic : bool
+        Whether the image continues without end as its own repetition.
+    columns : Columns
+        Projected atom columns within the image, in Å from its corner, at the entrance surface.
+    thickness : ndarray (thickness,), float64
+        Depth of each exit plane in Å.
+    detectors : tuple of str
+        Names along the detector axis.
+    band_limit : float
+        Highest spatial frequency in the images, in 1/Å.
+    mistilt : tuple of float
+        (row, col) tilt of the beam against the columns in mrad: the projection of an atom at depth z is
+        displaced by -tilt·z.
+    repeats : bool
+        Whether a window may be wider than the field: true for a perfect crystal; a box with a particle or an
+        amorphous film in it is periodic too, but its repetition would be seen.
+    provenance : dict
+        What made it: physics, specimen, microscope, accuracy reached (plain JSON values).
+    """
+
+    image: NDArray[np.float32]
+    sampling: tuple[float, float]
+    periodic: bool
+    columns: Columns
+    thickness: NDArray[np.float64]
+    detectors: tuple[str, ...]
+    band_limit: float
+    mistilt: tuple[float, float]
+    repeats: bool
+    provenance: dict[str, Any]
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """(row, col) side in Å."""
+        rows, cols = self.image.shape[-2:]
+        return rows * self.sampling[0], cols * self.sampling[1]
+
+    @cached_property
+    def prototype(self) -> str:
+        """Prototype of the specimen's structure."""
+        return str(self.provenance["specimen"]["prototype"])
+
+    def columns_at(self, thickness: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Where the columns appear in a specimen that ends at a given depth.
+
+        Parameters
+        ----------
+        thickness : float
+            Depth in Å.
+
+        Returns
+        -------
+        position : ndarray (n, 2)
+            (row, col) in Å: the mean of the column's atoms above `thickness`, projected along the beam.
+        resolved : ndarray (n,), bool
+            False where tilt times column length exceeds 0.5 Å, or where the column starts deeper.
+        """
+        top, bottom = self.columns.depth[:, 0], np.minimum(self.columns.depth[:, 1], thickness)
+        tilt = np.tan(np.asarray(self.mistilt) * 1e-3)
+        position = self.columns.position - tilt * np.maximum(top, (top + bottom) / 2)[:, None]
+        smear = float(np.hypot(*tilt)) * (bottom - top)
+        return position, (smear <= 0.5) & (top < thickness)
+
+
+def cache_folder() -> Path:
+    """Folder of the field cache: ``EMSYNTH_CACHE``, or the user's own cache."""
+    named = os.environ.get("EMSYNTH_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME")
+    return Path(named) if named else (Path(home) if home else Path.home() / ".cache") / "emsynth" / "fields"
+
+
+def content_digest(determines: dict[str, Any]) -> str:
+    """Digest of everything that determines a field (plain JSON values, in any order)."""
+    text = json.dumps({"field_version": FIELD_VERSION, **determines}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(digest: str) -> Field | None:
+    """Field of that digest from the cache; None where it is not there or cannot be read."""
+    try:
+        with np.load(cache_folder() / f"{digest}.npz", allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+        return from_arrays(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def is_kept(digest: str) -> bool:
+    """Whether the cache has a field of that digest."""
+    return (cache_folder() / f"{digest}.npz").is_file()
+
+
+def keep(digest: str, field: Field) -> None:
+    """Put a field into the cache; whole or not at all, whoever else writes the same one.
+
+    Raises
+    ------
+    FieldError
+        Where the folder cannot be written.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+            np.savez(part, **cast(dict[str, Any], to_arrays(field)))
+        os.replace(part.name, folder / f"{digest}.npz")
+    except OSError as reason:
+        raise FieldError(f"{folder}: the field cache cannot be written ({reason.strerror}); set EMSYNTH_CACHE to a "
+                         f"folder that can") from reason
+
+
+def to_arrays(field: Field) -> dict[str, NDArray[Any]]:
+    """The field as plain arrays, JSON as bytes; `from_arrays` is the way back."""
+    about = {"sampling": field.sampling, "periodic": field.periodic, "detectors": field.detectors,
+             "band_limit": field.band_limit, "mistilt": field.mistilt, "repeats": field.repeats,
+             "formula": field.columns.formula, "provenance": field.provenance}
+    return {"image": field.image, "thickness": field.thickness, "column_position": field.columns.position,
+            "column_number": field.columns.number, "column_depth": field.columns.depth,
+            "column_atoms": field.columns.count,
+            "about": np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)}
+
+
+def from_arrays(arrays: dict[str, NDArray[Any]]) -> Field:
+    """The field that `to_arrays` took apart."""
+    about = json.loads(arrays["about"].tobytes())
+    columns = Columns(arrays["column_position"], arrays["column_number"], tuple(about["formula"]),
+                      arrays["column_depth"], arrays["column_atoms"])
+    rows, cols = about["sampling"]
+    row_tilt, col_tilt = about["mistilt"]
+    return Field(arrays["image"], (rows, cols), about["periodic"], columns, arrays["thickness"],
+                 tuple(about["detectors"]), about["band_limit"], (row_tilt, col_tilt), about["repeats"],
+                 about["provenance"])

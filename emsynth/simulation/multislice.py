@@ -1,0 +1,194 @@
+"""Multislice of a specimen with abTEM: plane waves through frozen-phonon potentials, one pass for everything.
+
+This is the only file that imports abTEM, and the only one that knows that abTEM's arrays are x-first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import abtem
+import dask
+import numpy as np
+import scipy.fft
+from abtem.antialias import AntialiasAperture
+from abtem.multislice import FresnelPropagator
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from emsynth.draw import Streams, number
+from emsynth.microscope import Microscope
+from emsynth.simulation.field import Field
+from emsynth.simulation.plan import Plan, Simulation, plan_for
+from emsynth.simulation.scattering import Probe, Reciprocal, products, reciprocal, wave_classes
+from emsynth.specimen.base import Specimen
+
+# A few waves at a time run from the cache.
+_BATCH = 16
+# One thread, and FFTW plans (abTEM's potentials use them) that are the same each time: the same bytes each time.
+_SETTINGS = {"fftw.planning_effort": "FFTW_ESTIMATE", "fftw.threads": 1, "device": "cpu", "precision": "float32",
+             "diagnostics.progress_bar": False}
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What the phonon average reached.
+
+    Attributes
+    ----------
+    configurations : int
+        Frozen-phonon configurations that were averaged; 0 for a static lattice.
+    standard_error : dict
+        Standard error of the phonon mean on each detector: rms over the picture, as a fraction of its mean, at
+        the worst thickness.
+    """
+
+    configurations: int
+    standard_error: dict[str, float]
+
+
+def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, streams: Streams) -> Field:
+    """Simulate one field.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        Atoms in their box.
+    microscope : Microscope
+        Drawn microscope.
+    settings : Simulation
+        Grid, exit planes, phonons.
+    streams : Streams
+        Random streams of the field; the phonons use the stream ``"phonons"``.
+
+    Returns
+    -------
+    Field
+        All detectors at all exit planes.
+
+    Raises
+    ------
+    FieldError
+        Where a detector reaches beyond the simulated angle.
+    """
+    planned = plan_for(specimen, microscope, settings)
+    with threadpool_limits(1), dask.config.set(scheduler="synchronous"), abtem.config.set(_SETTINGS):
+        image, accuracy = _average(specimen, planned, microscope, settings, streams)
+    sampling = (planned.box[0] / planned.repeats[0] / image.shape[-2],
+                planned.box[1] / planned.repeats[1] / image.shape[-1])
+    return Field(
+        image=image, sampling=sampling, periodic=True, columns=specimen.columns,
+        thickness=np.array([n * planned.depth / planned.slices for n in planned.planes]),
+        detectors=tuple(microscope.detector_angles()), band_limit=microscope.band_limit, mistilt=specimen.mistilt,
+        repeats=specimen.kind == "crystal", provenance=_provenance(specimen, planned, microscope, settings, accuracy))
+
+
+def _average(specimen: Specimen, planned: Plan, microscope: Microscope, settings: Simulation,
+             streams: Streams) -> tuple[NDArray[np.float32], Accuracy]:
+    """Mean picture over frozen phonons, taken until the tolerance is met."""
+    points = reciprocal(planned, microscope)
+    probe = Probe(planned, microscope, settings.oversampling)
+    judged = int(np.argmax([inner for inner, _ in microscope.detector_angles().values()]))
+    phonons = settings.phonons
+    seeds = streams.generator("phonons").integers(2**31, size=max(1, phonons.maximum))
+    mean = np.zeros(0)
+    spread = np.zeros(0)
+    for n, seed in enumerate(seeds, start=1):
+        image = probe.picture(_scatter(specimen, planned, microscope, points, int(seed) if phonons.maximum else None))
+        if n == 1:
+            mean, spread = image.astype(np.float64), np.zeros(image.shape)
+        else:  # Welford's update keeps two arrays, however many configurations there are.
+            step = image - mean
+            mean += step / n
+            spread += step * (image - mean)
+        error = _standard_error(mean, spread, n)
+        if n >= max(2, phonons.minimum) and error[judged] <= phonons.tolerance:
+            break
+    reached = dict(zip(microscope.detector_angles(), (float(e) for e in error), strict=True))
+    return mean.astype(np.float32), Accuracy(n if phonons.maximum else 0, reached if phonons.maximum else {})
+
+
+def _standard_error(mean: NDArray[np.float64], spread: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Standard error of the mean per detector: rms over the picture by its mean, at the worst thickness."""
+    if count < 2:
+        return np.full(mean.shape[1], np.inf)
+    variance = (spread / (count - 1) / count).mean(axis=(-2, -1))
+    error: NDArray[np.float64] = (np.sqrt(variance) / mean.mean(axis=(-2, -1))).max(axis=0)
+    return error
+
+
+def _scatter(specimen: Specimen, planned: Plan, microscope: Microscope, points: Reciprocal,
+             seed: int | None) -> NDArray[np.complex64]:
+    """Scattering products (thickness, detector, pair) of one phonon configuration."""
+    passage = _Passage(specimen, planned, microscope, seed)
+    # x-first to (row, col), here and in the plane waves of _Passage, and nowhere else.
+    row, col = np.divmod(points.flat, planned.grid[1])
+    used = col * planned.grid[0] + row
+    waves = np.empty((len(planned.planes), len(planned.beams), len(used)), np.complex64)
+    for start in range(0, len(planned.beams), _BATCH):
+        batch = slice(start, start + _BATCH)
+        for plane, spectrum in passage.exit_spectra(planned.beams[batch]):
+            np.take(spectrum, used, axis=1, out=waves[plane, batch])
+    waves /= np.float32(planned.grid[0] * planned.grid[1])
+    classes = wave_classes(planned)
+    return np.stack([products(exit_waves, points, classes) for exit_waves in waves])
+
+
+class _Passage:
+    """One frozen-phonon configuration of a specimen, ready to let plane waves through.
+
+    Potential, transmission functions and propagator are abTEM's. The loop over the slices is here because abTEM's
+    plans its transforms anew in every slice; SciPy's are twice as fast, and the same bytes each time.
+    """
+
+    def __init__(self, specimen: Specimen, planned: Plan, microscope: Microscope, seed: int | None) -> None:
+        self._planned = planned
+        self._planes = {after: plane for plane, after in enumerate(planned.planes)}
+        source: Any = specimen.atoms
+        if seed is not None:
+            sigmas = {symbol: specimen.thermal[symbol] for symbol in sorted(set(source.get_chemical_symbols()))}
+            source = abtem.FrozenPhonons(specimen.atoms, 1, sigmas=sigmas, seed=seed)
+        potential = abtem.Potential(source, gpts=planned.grid[::-1], parametrization="lobato",
+                                    slice_thickness=planned.depth / planned.slices, projection="infinite")
+        built = potential.build(lazy=False)
+        built = built[0] if built.array.ndim == 4 else built
+        aperture, energy = AntialiasAperture(), number(microscope.energy)
+        self._transmission = [aperture.bandlimit(part.transmission_function(energy=energy)).array[0]
+                              for part in built.generate_slices()]
+        # abTEM tilts the beam, not the specimen: in the frame of the columns the two are the same.
+        tilt = {"base_tilt_x": specimen.mistilt[1], "base_tilt_y": specimen.mistilt[0]}
+        frame = abtem.Waves(np.zeros(planned.grid[::-1], np.complex64), energy=energy, metadata=tilt,
+                            extent=planned.box[::-1])
+        self._propagator = FresnelPropagator().get_array(frame, planned.depth / planned.slices)
+
+    def exit_spectra(self, beams: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.complex64]]]:
+        """Yield (plane number, unnormalised Fourier amplitudes (wave, x·y)) at each exit plane."""
+        rows, cols = (np.arange(n) / n for n in self._planned.grid)
+        phase = beams[:, 1, None, None] * cols[:, None] + beams[:, 0, None, None] * rows
+        waves = np.exp(2j * np.pi * phase).astype(np.complex64)
+        for passed, transmission in enumerate(self._transmission, start=1):
+            waves *= transmission
+            spectrum = scipy.fft.fft2(waves, overwrite_x=True)
+            spectrum *= self._propagator
+            if passed in self._planes:
+                yield self._planes[passed], spectrum.reshape(len(beams), -1)
+            if passed < self._planned.planes[-1]:
+                waves = scipy.fft.ifft2(spectrum, overwrite_x=True)
+
+
+def _provenance(specimen: Specimen, planned: Plan, microscope: Microscope, settings: Simulation,
+                accuracy: Accuracy) -> dict[str, Any]:
+    return {
+        "physics": "multislice",
+        "method": "plane waves through abTEM multislice, superposed exactly (scattering matrix, interpolation 1)",
+        "specimen": {"kind": specimen.kind, "structure": specimen.structure, "prototype": specimen.prototype,
+                     "formula": specimen.atoms.get_chemical_formula("metal"), "thickness": specimen.thickness,
+                     "mistilt": list(specimen.mistilt), **specimen.about},
+        "microscope": microscope.model_dump(mode="json"),
+        "simulate": settings.model_dump(mode="json"),
+        "box": [*planned.box, planned.depth], "repeats": list(planned.repeats), "grid": list(planned.grid),
+        "slices": planned.slices, "beams": len(planned.beams), "atoms": len(specimen.atoms),
+        "phonon_configurations": accuracy.configurations, "standard_error": accuracy.standard_error,
+    }

@@ -1,0 +1,200 @@
+"""What a simulation pass is asked for, and the grids, waves and costs that follow from it. No abTEM here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from emsynth.draw import Drawable, number
+from emsynth.errors import FieldError
+from emsynth.microscope import Microscope
+from emsynth.specimen.base import Specimen
+
+# abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
+_ANTIALIAS = 3.0
+
+
+class Phonons(Drawable):
+    """Frozen phonons: random displacements are averaged until the picture holds still.
+
+    Each configuration displaces every atom by a normal deviate of its thermal amplitude (Einstein model;
+    Loane, Xu and Silcox, Acta Cryst. A47, 267, 1991).
+    """
+
+    tolerance: float = Field(0.10, gt=0, le=1, description="largest allowed standard error of the phonon mean, as a "
+                             "fraction of the mean intensity, on the detector with the largest inner angle")
+    minimum: int = Field(2, ge=0, le=1000, description="fewest configurations; 0 for a static lattice")
+    maximum: int = Field(16, ge=0, le=1000, description="most configurations; the field records what it reached")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Phonons:
+        if self.minimum == 1 or self.minimum > self.maximum or (self.minimum == 0) != (self.maximum == 0):
+            raise ValueError(f"minimum {self.minimum} and maximum {self.maximum}: both 0 (static), or 2 at least (a "
+                             "standard error needs two) and minimum at most maximum")
+        return self
+
+
+class Simulation(Drawable):
+    """How a field is simulated."""
+
+    max_angle: float = Field(120.0, gt=1, le=500, description="largest scattering angle in mrad that the grid "
+                             "carries; no detector may reach beyond it")
+    slice_thickness: float = Field(2.0, ge=0.2, le=5, description="thickness of a multislice slice in Å, at most")
+    thicknesses: Annotated[int, Field(ge=1, le=200)] = Field(
+        12, description="exit planes kept from one pass, evenly over the specimen's thickness")
+    phonons: Phonons = Phonons()
+    oversampling: float = Field(4.0, ge=2, le=16, description="samples of the field per Nyquist interval; 4 keeps "
+                                "the error of cubic splines below 0.1 % of the range up to the band edge")
+    memory: float = Field(3.0, gt=0, description="most memory in GB that one pass may plan for")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Grids, waves and costs of one pass.
+
+    Attributes
+    ----------
+    box : tuple of float
+        (row, col) sides of the simulated box in Å.
+    repeats : tuple of int
+        Tiles in the box along (row, col).
+    grid : tuple of int
+        (row, col) points of the multislice grid, made of the primes 2, 3, 5.
+    slices : int
+        Slices of equal thickness.
+    depth : float
+        Height of the box in Å.
+    planes : tuple of int
+        Numbers of slices after which the exit waves are kept.
+    beams : ndarray (n, 2), int
+        (row, col) indices of the plane waves in the probe, in units of 1/box.
+    carried : int
+        Grid points of reciprocal space that the detectors use.
+    """
+
+    box: tuple[float, float]
+    repeats: tuple[int, int]
+    grid: tuple[int, int]
+    slices: int
+    depth: float
+    planes: tuple[int, ...]
+    beams: NDArray[np.int64]
+    carried: int
+
+    @property
+    def work(self) -> float:
+        """Wave points times slices of one phonon configuration: what the time is proportional to."""
+        return float(len(self.beams)) * self.slices * self.grid[0] * self.grid[1]
+
+    @property
+    def memory(self) -> float:
+        """Memory in GB of the exit waves, the transmission functions and the scattering products."""
+        waves = 8.0 * len(self.planes) * len(self.beams) * self.carried
+        transmission = 24.0 * self.slices * self.grid[0] * self.grid[1]
+        classes = self.repeats[0] * self.repeats[1]
+        products = 3 * 8.0 * 4 * len(self.planes) * len(self.beams) ** 2 / classes
+        return (waves + transmission + products) / 1e9
+
+
+def smooth_number(least: float) -> int:
+    """Smallest whole number from `least` whose only primes are 2, 3 and 5 (what fast Fourier transforms like)."""
+    candidate = max(1, math.ceil(least - 1e-9))
+    while True:
+        rest = candidate
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return candidate
+        candidate += 1
+
+
+def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -> Plan:
+    """Work out one pass.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        Atoms in their box.
+    microscope : Microscope
+        Drawn microscope.
+    settings : Simulation
+        What is asked for.
+
+    Returns
+    -------
+    Plan
+        With the last exit plane at the bottom of the box.
+
+    Raises
+    ------
+    FieldError
+        Where a detector reaches beyond `settings.max_angle`.
+    """
+    check_angles(microscope, settings)
+    x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
+    step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
+    slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
+    # Half of a particle is not a thinner particle: only slabs have a thickness series.
+    wanted = min(1 if specimen.kind == "nanoparticle" else settings.thicknesses, slices)
+    kept = sorted({max(1, round(slices * (n + 1) / wanted)) for n in range(wanted)})
+    outer = max(angles[1] for angles in microscope.detector_angles().values())
+    disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
+    return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)), slices, depth,
+                tuple(kept), beams((y, x), microscope), math.ceil(disc))
+
+
+def picture_shape(planned: Plan, oversampling: float) -> tuple[int, int]:
+    """(H, W) of the picture of one tile: its highest harmonics, oversampled."""
+    rows, cols = (2 * int(np.abs(planned.beams[:, axis]).max()) // planned.repeats[axis] for axis in (0, 1))
+    return smooth_number(oversampling * (2 * rows + 1)), smooth_number(oversampling * (2 * cols + 1))
+
+
+def check_angles(microscope: Microscope, settings: Simulation) -> None:
+    """Raise FieldError where a detector reaches beyond the angle that the grid carries."""
+    for name, (_, outer) in microscope.detector_angles().items():
+        if outer > settings.max_angle + 1e-9:
+            raise FieldError(f"microscope.detectors: {name} reaches to {outer:g} mrad, beyond the simulated "
+                             f"{settings.max_angle:g} mrad; raise simulate.max_angle (time grows with its square) or "
+                             f"lower the detector's outer angle")
+    convergence = number(microscope.convergence)
+    if convergence >= settings.max_angle:
+        raise FieldError(f"microscope.convergence: {convergence:g} mrad is beyond the simulated "
+                         f"{settings.max_angle:g} mrad; raise simulate.max_angle")
+
+
+def angle_step(box: tuple[float, float], azimuth: NDArray[np.float64], wavelength: float) -> NDArray[np.float64]:
+    """Width in rad of a point of the box's reciprocal grid, along each azimuth."""
+    step: NDArray[np.float64] = np.hypot(np.sin(azimuth) * wavelength / box[0], np.cos(azimuth) * wavelength / box[1])
+    return step
+
+
+def soft_disc(angle: NDArray[np.float64], azimuth: NDArray[np.float64], edge: float, box: tuple[float, float],
+              wavelength: float) -> NDArray[np.float64]:
+    """Disc of radius `edge` rad whose border points count by the part of them that lies inside."""
+    if edge <= 0:
+        return np.zeros_like(angle)
+    disc: NDArray[np.float64] = np.clip((edge - angle) / angle_step(box, azimuth, wavelength) + 0.5, 0.0, 1.0)
+    return np.where(angle == 0, 1.0, disc)
+
+
+def beams(box: tuple[float, float], microscope: Microscope) -> NDArray[np.int64]:
+    """(row, col) indices of all plane waves with weight in the aperture, in row-major order."""
+    edge = number(microscope.convergence) * 1e-3
+    reach = [math.ceil(edge * side / microscope.wavelength + 1) for side in box]
+    rows, cols = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
+    index = np.stack([rows.ravel(), cols.ravel()], axis=1)
+    angle, azimuth = polar(index, box, microscope.wavelength)
+    return index[soft_disc(angle, azimuth, edge, box, microscope.wavelength) > 0]
+
+
+def polar(index: NDArray[np.int64], box: tuple[float, float],
+          wavelength: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Angle in rad and azimuth in rad (from column to row axis) of points of the box's reciprocal grid."""
+    row, col = index[:, 0] / box[0], index[:, 1] / box[1]
+    return wavelength * np.hypot(row, col), np.arctan2(row, col)

@@ -1,0 +1,167 @@
+"""Where a sample looks: its window on the field, with strain and thickness maps, and the columns in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from emsynth.distortion import Window
+from emsynth.draw import generator, number
+from emsynth.passes import check_fit, largest_pixel
+from emsynth.recipe import Image, smallest
+from emsynth.simulation.field import Field
+
+# Control points of the smooth maps along each axis: features of about a third of the window.
+_KNOTS = 7
+
+PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def fitted(drawn: Image, recipe: Image, field: Field) -> Image:
+    """The drawn image section with a pixel that fits the field.
+
+    A window may not show a particle or an amorphous film twice: a pixel that was drawn too large is made as large as
+    fits, where the recipe's distribution reaches down to it.
+
+    Raises
+    ------
+    FieldError
+        Where it does not.
+    """
+    if field.repeats:
+        return drawn
+    check_fit(recipe, field.extent, field.repeats, str(field.provenance["specimen"]["structure"]))
+    limit = max(largest_pixel(drawn.size, field.extent), smallest(recipe.pixel_size))
+    return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit)})
+
+
+def place(image: Image, field: Field, seed: int, index: int) -> Window:
+    """The window of one sample.
+
+    Parameters
+    ----------
+    image : Image
+        Drawn and fitted image section.
+    field : Field
+        The field it looks at.
+    seed, index : int
+        Keys of the streams ``image.origin``, ``image.strain.map`` and ``image.thickness.map``.
+
+    Returns
+    -------
+    Window
+    """
+    pixel, size = number(image.pixel_size), image.size
+    slack = np.asarray(field.extent) - (0.0 if field.repeats else size * pixel)
+    # A window that must not see the repetition stays within the field, as far as its rotation lets it.
+    offset = (generator(seed, index, "image.origin").random(2) - 0.5) * np.maximum(slack, 0.0)
+    origin = np.asarray(field.extent) / 2 + offset
+    window = Window(shape=(size, size), pixel=pixel, rotation=math.radians(number(image.rotation)),
+                    origin=(float(origin[0]), float(origin[1])), flip=number(image.flip) > 0.5)
+    return Window(**{**vars(window), "warp": _strain_map(image, window, seed, index),
+                     "plane": _plane_map(image, len(field.thickness), seed, index)})
+
+
+def _strain_map(image: Image, window: Window, seed: int, index: int) -> NDArray[np.float64] | None:
+    """Smooth random displacement in Å whose largest strain is the drawn one."""
+    strain = number(image.strain)
+    if strain == 0:
+        return None
+    warp = generator(seed, index, "image.strain.map").standard_normal((2, _KNOTS, _KNOTS))
+    rows, cols = window.control_points(_KNOTS)
+    # The derivative of a B-spline lies within the differences of its control points over their spacing.
+    steepest = max(float(np.abs(np.diff(warp, axis=1)).max()) / (rows[1] - rows[0]),
+                   float(np.abs(np.diff(warp, axis=2)).max()) / (cols[1] - cols[0])) / window.pixel
+    return np.ascontiguousarray(warp * (strain / steepest))
+
+
+def _plane_map(image: Image, planes: int, seed: int, index: int) -> NDArray[np.float64] | float:
+    """Index of the exit plane at each point: the drawn one, plus a smooth random map."""
+    last = planes - 1
+    middle, span = number(image.plane) * last, number(image.thickness_variation) * last
+    if span == 0:
+        return float(middle)
+    swing = generator(seed, index, "image.thickness.map").uniform(-0.5, 0.5, (_KNOTS, _KNOTS))
+    return np.clip(middle + span * swing, 0.0, float(last))
+
+
+def thickness_at_centre(window: Window, field: Field) -> float:
+    """Thickness in Å that the window's maps have in the middle."""
+    plane = window.plane if isinstance(window.plane, float) else float(np.mean(window.plane))
+    return float(np.interp(plane, np.arange(len(field.thickness)), field.thickness))
+
+
+def columns_in(window: Window, field: Field, thickness: float,
+               to_truth: PointMap) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Columns of a field that a window shows.
+
+    Parameters
+    ----------
+    window : Window
+        The window.
+    field : Field
+        The field; its columns repeat with it.
+    thickness : float
+        Depth of the specimen in Å.
+    to_truth : callable
+        Window px to truth px (the part of the scan displacement that the truth shares).
+
+    Returns
+    -------
+    position : ndarray (n, 2)
+        (row, col) in px of the truth, all within the truth.
+    column : ndarray (n,)
+        Index of the column in the field.
+    resolved : ndarray (n,), bool
+        Whether it appears as a column at this tilt and thickness.
+    """
+    position, resolved = field.columns_at(thickness)
+    if len(position) == 0:
+        return np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    extent = np.asarray(field.extent)
+    # Margin for the displacement that truth and image share, which can carry columns in from outside.
+    low, high = window.extent(margin=40.0)
+    first, last = np.floor((low - position.max(0)) / extent), np.ceil((high - position.min(0)) / extent)
+    shifts = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(first, last, strict=True)), indexing="ij"), -1)
+    points = (shifts.reshape(-1, 1, 2) * extent + position).reshape(-1, 2)
+    column = np.tile(np.arange(len(position)), shifts.size // 2)
+    near = np.all((points >= low) & (points <= high), axis=1)
+    seen = to_truth(window.to_window(points[near]))
+    column = column[near]
+    inside = np.all((seen > -0.5) & (seen < np.asarray(window.shape) - 0.5), axis=1) & (thickness > field.columns.depth[column, 0])
+    return seen[inside], column[inside], resolved[column[inside]]
+
+
+def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Mean of the truth around each column times the area, a disc as wide as half the closest distance.
+
+    Parameters
+    ----------
+    truth : ndarray (rows, cols)
+        Picture.
+    position : ndarray (n, 2)
+        (row, col) in px.
+
+    Returns
+    -------
+    ndarray (n,), float32
+        Truth's unit times px².
+    """
+    if len(position) == 0:
+        return np.zeros(0, np.float32)
+    closest = cKDTree(position).query(position, k=2)[0][:, 1].min() if len(position) > 1 else 8.0
+    radius = float(np.clip(closest / 2, 1.0, 16.0))
+    reach = math.ceil(radius)
+    step = np.arange(-reach, reach + 1)
+    base = np.rint(position).astype(np.int64)
+    rows, cols = base[:, 0, None, None] + step[:, None], base[:, 1, None, None] + step
+    inside = (rows >= 0) & (rows < truth.shape[0]) & (cols >= 0) & (cols < truth.shape[1])
+    inside &= np.hypot(rows - position[:, 0, None, None], cols - position[:, 1, None, None]) <= radius
+    value = truth[np.clip(rows, 0, truth.shape[0] - 1), np.clip(cols, 0, truth.shape[1] - 1)]
+    mean = (value * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
+    return (mean * (math.pi * radius**2)).astype(np.float32)
+
