@@ -37,9 +37,14 @@ class ArrayLayout:
         return len(self.dims) > 1
 
     @property
+    def text(self) -> bool:
+        """Whether it holds strings."""
+        return self.dtype == "str"
+
+    @property
     def missing(self) -> float | int | str:
         """What a sample that is not written yet reads as."""
-        if self.dtype == "str":
+        if self.text:
             return ""
         if self.dtype.startswith("f"):
             return float("nan")
@@ -64,7 +69,7 @@ LAYOUT = (
                 "truth"),
     ArrayLayout("affine", ("sample", "axis", "coefficient"), "f8", "px", "part of the displacement that is affine: "
                 "affine @ [row, col, 1]"),
-    ArrayLayout("mask", _PICTURE, "u1", "", "bits that mark pixels without a specimen behind them; see mask_bits"),
+    ArrayLayout("mask", _PICTURE, "u1", "", "bits of pixels that are not what the detector counted; see flag_meanings"),
     ArrayLayout("split", ("sample",), "str", "", "train, val or test; no structure prototype is in two of them"),
     ArrayLayout("field", ("sample",), "i4", "", "index of the simulation pass"),
     ArrayLayout("physics", ("sample",), "str", "", "how the field was simulated"),

@@ -58,7 +58,8 @@ def test_distorted_is_the_field_at_the_recorded_positions() -> None:
 def test_geometries_share_what_they_say() -> None:
     """Ideal shares nothing; smooth leaves jitter and fast hum only; all look at the same probe positions."""
     affine, smooth, ideal = (run(scan=SCAN, truth_geometry=g) for g in ("affine", "smooth", "ideal"))
-    assert not ideal.affine.any() and ideal.slow is None
+    assert not ideal.affine.any()
+    assert ideal.slow is None
     np.testing.assert_array_equal(ideal.truth_positions(), np.indices(SHAPE))
     for other in (affine, smooth):
         np.testing.assert_allclose(other.probe_positions(), ideal.probe_positions(), atol=0.01)
@@ -79,7 +80,7 @@ def test_streak_moves_the_truth_along_with_its_content() -> None:
     shape, line = (4, 60), np.zeros((8, 64))
     line[:, 20] = 1
     window, coefficients = Window(shape, 1.0, origin=(3.0, 29.5)), prefilter(line, True)
-    streak = Streak(shape="exponential", decay=3.0, fraction=1.0)
+    streak = Streak(shape="exponential", decay=3.0, fraction=1.0, beam="blanked")
     chain = Chain.model_validate(FIXED | {"detector": (streak,)})
     made = chain.run(lambda at: window.gather(coefficients, 1.0, True, at), shape, 0, 0)
 
@@ -108,8 +109,9 @@ def test_identity_pair() -> None:
     drawn = chain.draw(Streams(0, 0))
     made = drawn.run(look, SHAPE, 0, 0)
     np.testing.assert_array_equal(made.truth, made.distorted)
-    assert not made.displacement.any() and not made.affine.any() and not made.mask.any()
-    assert drawn.undistorted == 1 and drawn.scan == () and drawn.detector == ()
+    for part in (made.displacement, made.affine, made.mask):
+        assert not part.any()
+    assert (drawn.undistorted, drawn.scan, drawn.detector) == (1, (), ())
 
 
 def full_chain() -> Chain:
@@ -163,13 +165,14 @@ def test_samples_differ_and_repeat() -> None:
 
 def test_detector_output_units_are_shared() -> None:
     """On average the image is the truth: gain and black level are in both, counting noise averages out."""
-    detector = (Poisson(), ReadNoise(sigma=1.0), Gain(gain=4.0), BlackLevel(level=0.2), Quantise(levels=4096, full_scale=8.0))
-    made = run(detector=detector)
+    amplifier = (Gain(gain=4.0), BlackLevel(level=0.2), Quantise(levels=4096, full_scale=8.0))
+    made = run(detector=(Poisson(), ReadNoise(sigma=1.0), *amplifier))
     rest = (made.distorted - made.truth).astype(np.float64)
     assert abs(rest.mean()) < 5 * 4 * np.sqrt(21 / rest.size)
     assert made.gain == 4
-    brightest = float((made.truth - made.truth.min()).max())
-    assert made.step == pytest.approx(8 * (made.truth.max() / 1.2) / 4095, rel=1e-5) and brightest > 0
+    brightest = made.truth.max() / 1.2
+    assert made.black_level == pytest.approx(0.2 * brightest, rel=1e-5)
+    assert made.step == pytest.approx(8 * brightest / 4095, rel=1e-5)
     np.testing.assert_allclose(made.distorted / made.step, np.round(made.distorted / made.step), atol=1e-3)
 
 
@@ -202,5 +205,6 @@ def test_an_undrawn_chain_does_not_run() -> None:
 
 def test_every_stage_has_its_place() -> None:
     """The union's order is the physical one, from electrons to digital numbers."""
-    assert DETECTOR_ORDER[0] == "poisson" and DETECTOR_ORDER[-1] == "quantise"
+    assert DETECTOR_ORDER[0] == "poisson"
+    assert DETECTOR_ORDER[-1] == "quantise"
     assert DETECTOR_ORDER.index("streak") < DETECTOR_ORDER.index("gain") < DETECTOR_ORDER.index("saturation")

@@ -12,8 +12,8 @@ from emsynth.distortion import (
     MaskBit,
     Poisson,
     Quantise,
-    Readout,
     ReadNoise,
+    Readout,
     Saturation,
     ScanClock,
     Streak,
@@ -40,12 +40,14 @@ SHAPES = ("exponential", "lorentzian")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_streak_keeps_the_sum_and_moves_the_centroid(shape: str) -> None:
     """An impulse keeps its sum, goes one way only, and moves by `centroid` on average."""
-    streak = Streak(shape=shape, decay=2.5, fraction=0.7)
+    streak = Streak(shape=shape, decay=2.5, fraction=0.7, beam="blanked")
     image = np.zeros((3, 80))
     image[1, 10] = 1
     seen = run(image, streak)
     assert seen.sum() == pytest.approx(1, abs=1e-5)
-    assert not seen[0].any() and not seen[1, :10].any() and seen[2].max() < 1e-30
+    assert not seen[0].any()
+    assert not seen[1, :10].any()
+    assert seen[2].max() < 1e-30
     assert seen[1] @ (np.arange(80) - 10) == pytest.approx(streak.centroid(), rel=1e-4)
 
 
@@ -54,9 +56,10 @@ def test_streak_runs_over_the_end_of_a_row(shape: str) -> None:
     """Signal of a row's last pixel appears at the start of the next, less so after a longer fly-back."""
     image = np.zeros((2, 30))
     image[0, -1] = 1
-    streak = Streak(shape=shape, decay=4.0, fraction=1.0)
+    streak = Streak(shape=shape, decay=4.0, fraction=1.0, beam="blanked")
     soon, late = (run(image, streak, fly_back=gap * 1e-5)[1, :2] for gap in (2, 9))
-    assert soon[0] > soon[1] > 0 and soon[0] > late[0] > 0
+    assert soon[0] > soon[1] > 0
+    assert soon[0] > late[0] > 0
     row = np.zeros((1, 60))
     row[0, 0] = 1
     assert soon[0] == pytest.approx(run(row, streak)[0, 3], rel=1e-5)
@@ -64,13 +67,23 @@ def test_streak_runs_over_the_end_of_a_row(shape: str) -> None:
 
 def test_streak_reaches_over_several_short_rows() -> None:
     """Rows shorter than the response: as one long row with gaps, nothing lost."""
-    streak = Streak(shape="lorentzian", decay=4.0, fraction=1.0)
+    streak = Streak(shape="lorentzian", decay=4.0, fraction=1.0, beam="blanked")
     image = np.zeros((20, 5))
     image[1, 2] = 1
     seen = run(image, streak, fly_back=2e-5)
     long = np.zeros((1, 140))
     long[0, 9] = 1
     np.testing.assert_allclose(seen, run(long, streak).reshape(20, 7)[:, :5], atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_streak_leaves_a_flat_field_flat(shape: str) -> None:
+    """With the beam on during the fly-back; a blanked beam lets each row begin dark."""
+    flat = np.full((5, 30), 7.0)
+    lit = run(flat, Streak(shape=shape, decay=5.0, fraction=0.9, beam="on"), fly_back=1.5e-4)
+    np.testing.assert_allclose(lit, flat, rtol=1e-6)
+    dark = run(flat, Streak(shape=shape, decay=5.0, fraction=0.9, beam="blanked"))
+    assert (dark[:, 0] < 0.5 * dark[:, -1]).all()
 
 
 def test_streak_of_no_decay_changes_nothing() -> None:
@@ -83,7 +96,8 @@ def test_streak_of_no_decay_changes_nothing() -> None:
 
 def test_streak_correlates_noise_along_rows_only() -> None:
     """After an exponential of ρ = exp(-1/decay) neighbours along a row correlate by ρ, those along a column do not."""
-    noise = run(np.full((SIDE, SIDE), 20.0), Poisson(), Streak(shape="exponential", decay=2.0, fraction=1.0))[:, 16:]
+    streak = Streak(shape="exponential", decay=2.0, fraction=1.0, beam="on")
+    noise = run(np.full((SIDE, SIDE), 20.0), Poisson(), streak)[:, 16:]
     noise = noise - noise.mean()
     along_row = (noise[:, 1:] * noise[:, :-1]).mean() / noise.var()
     along_col = (noise[1:] * noise[:-1]).mean() / noise.var()
@@ -101,7 +115,7 @@ def test_line_noise_is_an_offset_per_row_with_mean_zero() -> None:
 
 
 def test_photon_transfer() -> None:
-    """var = K (mean - black) + K² σ_r² + q²/12 on a flat field, within five standard errors."""
+    """Deviation² = K (mean - black) + K² σ_r² + q²/12 on a flat field, within five standard errors."""
     gain, sigma, counts = 3.0, 2.0, 50.0
     stages = (
         Poisson(), ReadNoise(sigma=sigma), Gain(gain=gain), BlackLevel(level=0.2), Quantise(levels=256, full_scale=5.0)
@@ -140,7 +154,9 @@ def test_saturation_bends_smoothly_and_never_exceeds_its_level() -> None:
     below = image <= 70
     np.testing.assert_array_equal(seen[below], image[below])
     slope = np.diff(seen[0]) / 0.1
-    assert (slope >= 0).all() and slope.max() < 1.001 and np.abs(np.diff(slope)).max() < 0.01
+    assert (slope >= 0).all()
+    assert slope.max() < 1.001
+    assert np.abs(np.diff(slope)).max() < 0.01
     assert seen.max() <= 100
     np.testing.assert_array_equal(state.mask == MaskBit.SATURATED, image >= 100)
 

@@ -12,7 +12,8 @@ CLOCK = ScanClock(rows=32, cols=24, dwell=10e-6, fly_back=200e-6)
 
 
 def hum(**parts: object) -> Hum:
-    return Hum.model_validate({"lines": 1, "mains": 50.0, "mechanical": 0, "line_start": "free", "amplitude": 1.0} | parts)
+    fixed = {"amplitude": 1.0, "lines": 1, "mains": 50.0, "mechanical": 0, "line_start": "free"}
+    return Hum.model_validate(fixed | parts)
 
 
 def test_clock_visits_pixels_row_by_row() -> None:

@@ -87,6 +87,8 @@ class Distorted(Positions):
         Electrons per unit of the field: truth = field · scale · gain + black level.
     gain : float
         ADU per electron.
+    black_level : float
+        What the truth shows where nothing is detected, ADU.
     step : float
         Quantisation step, ADU; 0 where nothing quantises.
     """
@@ -97,6 +99,7 @@ class Distorted(Positions):
     expected_counts: float
     scale: float
     gain: float
+    black_level: float
     step: float
 
 
@@ -128,7 +131,7 @@ class Chain(Drawable):
 
     @model_validator(mode="after")
     def _each_once_in_order(self) -> Self:
-        for part, order in (("scan", SCAN_ORDER), ("detector", DETECTOR_ORDER)):
+        for part in ("scan", "detector"):
             listed = [stage.stage for stage in getattr(self, part)]
             for tag in listed:
                 if listed.count(tag) > 1:
@@ -136,10 +139,8 @@ class Chain(Drawable):
         places = [DETECTOR_ORDER.index(stage.stage) for stage in self.detector]
         for n in range(1, len(places)):
             if places[n] < places[n - 1]:
-                late, early = self.detector[n - 1].stage, self.detector[n].stage
-                raise ValueError(
-                    f"detector: '{early}' acts before '{late}'; move it up, the physical order is {', '.join(DETECTOR_ORDER)}"
-                )
+                late, early, order = self.detector[n - 1].stage, self.detector[n].stage, ", ".join(DETECTOR_ORDER)
+                raise ValueError(f"detector: '{early}' acts before '{late}'; move it up, the physical order is {order}")
         return self
 
     def draw(self, streams: Streams, path: str = "") -> Self:
@@ -219,14 +220,14 @@ class Chain(Drawable):
         image = gather(where.probe_positions()) if where.displacement.any() else truth
         scale = _scale(truth, number(self.expected_counts))
         truth, image = truth * np.float32(scale), image * np.float32(scale)
-        readout = self._readout(truth, shape)
+        readout, dark = self._readout(truth, shape), np.zeros((1, 1), dtype=np.float32)
         for stage in self.detector:
-            truth = stage.expect(truth, readout)
+            truth, dark = stage.expect(truth, readout), stage.expect(dark, readout)
             image = stage.apply(image, readout, purpose_key(seed, index, stage.stage))
         return Distorted(
             where.affine, where.slow, where.displacement, truth=truth, distorted=image, mask=readout.mask,
             expected_counts=number(self.expected_counts), scale=scale, gain=readout.gain,
-            step=max((stage.step(readout) for stage in self.detector), default=0.0),
+            black_level=float(dark[0, 0]), step=max((stage.step(readout) for stage in self.detector), default=0.0),
         )  # fmt: skip
 
     def _readout(self, expected: NDArray[np.float32], shape: tuple[int, int]) -> Readout:

@@ -37,9 +37,10 @@ class Streak(Detection):
 
     A share `fraction` of the signal goes through a one-sided kernel of sum 1 in time, the rest is prompt.
     Exponential: exp(-kτ/τ_d) at k dwell times. Lorentzian: 1/(1 + (kτ/τ_d)²), cut off after 8 τ_d, where about 8 % of
-    the uncut sum are missing; the cut defines its centroid. The detector keeps its state through the fly-back,
-    during which nothing is counted (to whole dwell times for the Lorentzian), and starts the frame dark. It acts
-    after the counting, so the noise becomes correlated along rows and not along columns [1]_; ranges are ours.
+    the uncut sum are missing; the cut defines its centroid. The detector keeps its state through the fly-back
+    (rounded to whole dwell times for the Lorentzian). There, and before the frame, a blanked beam gives no signal, so
+    that rows begin dark; a beam that stays on gives the mean of the coming row. The streak acts after the counting,
+    so the noise becomes correlated along rows and not along columns [1]_; ranges are ours.
 
     Not in the truth; but the truth's positions move along with the kernel's centroid.
 
@@ -58,6 +59,9 @@ class Streak(Detection):
     fraction: Quantity = quantity(
         Uniform(low=0.3, high=1), unit="1", low=0, high=1, about="Share of the signal that trails"
     )
+    beam: Annotated[
+        Literal["on", "blanked"] | AnyChoice, Field(description="What the beam does during the fly-back")
+    ] = Choice(values=("on", "blanked"), weights=(0.9, 0.1))
 
     def response(self) -> NDArray[np.float64]:
         """Response of the cut half-Lorentzian per dwell time, sum 1."""
@@ -82,12 +86,14 @@ class Streak(Detection):
         decay, fraction, clock = number(self.decay), number(self.fraction), readout.clock
         if decay == 0 or fraction == 0:
             return image
-        gap = clock.fly_back / clock.dwell
+        gap, idle = clock.fly_back / clock.dwell, np.zeros(len(image))
+        if self.beam == "on":
+            idle = image.mean(axis=1, dtype=np.float64)
         if self.shape == "exponential":
-            signal.streak_exponential(image, math.exp(-1 / decay), math.exp(-gap / decay), fraction)
+            signal.streak_exponential(image, idle, math.exp(-1 / decay), math.exp(-gap / decay), fraction)
             return image
         out = np.empty_like(image)
-        signal.streak_response(image, self.response(), round(gap), fraction, out)
+        signal.streak_response(image, idle, self.response(), round(gap), fraction, out)
         return out
 
 
@@ -174,7 +180,8 @@ class Saturation(Detection):
 
     stage: Literal["saturation"] = "saturation"
     level: Quantity = quantity(
-        LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4, about="L, as a multiple of the brightest truth pixel"
+        LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4,
+        about="L, as a multiple of the brightest truth pixel",
     )
     softness: Quantity = quantity(
         Uniform(low=0, high=0.5), unit="1", low=0, high=1, about="Share s of the range in which the signal bends"

@@ -142,8 +142,9 @@ class Window:
     def extent(self, margin: float = 0.0) -> NDArray[np.float64]:
         """Lowest and highest specimen point, (2, 2) Å, of the window's outline grown by `margin` px."""
         along = np.linspace(0, 1, 65)
-        sides = [np.column_stack(np.broadcast_arrays(a, b)) for a, b in ((0, along), (1, along), (along, 0), (along, 1))]
-        outline = np.concatenate(sides) * (np.array(self.shape) - 1 + 2 * margin) - margin
+        sides = ((0, along), (1, along), (along, 0), (along, 1))
+        outline = np.concatenate([np.column_stack(np.broadcast_arrays(*side)) for side in sides])
+        outline = outline * (np.array(self.shape) - 1 + 2 * margin) - margin
         points = self.to_specimen(outline)
         return np.stack([points.min(axis=0), points.max(axis=0)])
 

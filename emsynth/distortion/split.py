@@ -55,7 +55,7 @@ def fit(delta: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def evaluate(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """affine @ [r, c, 1] at each pixel, (2, R, C)."""
+    """Displacement affine @ [r, c, 1] of each pixel, (2, R, C)."""
     r, c = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
     return affine[:, 0, None, None] * r + (affine[:, 1, None, None] * c + affine[:, 2, None, None])
 

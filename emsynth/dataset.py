@@ -1,0 +1,140 @@
+"""A data set on disk as a whole: its folder, its recipe, what is finished in it; no Zarr here."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emsynth import claims, manifest
+from emsynth.errors import StoreError, StoreExistsError
+from emsynth.layout import FORMAT_VERSION, shard_count, shard_range
+from emsynth.recipe import Recipe
+
+GENERATOR = "emsynth"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A data set on disk.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    attributes : dict
+        Attributes of the group: recipe, digest, versions, platform, units, licence.
+    """
+
+    path: Path
+    attributes: dict[str, Any]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that it is made from."""
+        return Recipe.model_validate(self.attributes["recipe"])
+
+    @property
+    def samples(self) -> int:
+        """How many samples it has when complete."""
+        return int(self.attributes["recipe"]["samples"])
+
+    @property
+    def fields(self) -> int:
+        """How many fields it has when complete."""
+        return int(self.attributes["recipe"]["fields"])
+
+    @property
+    def shard_size(self) -> int:
+        """Samples in a shard; the last may have fewer."""
+        return int(self.attributes["recipe"]["store"]["shard"])
+
+    @property
+    def shards(self) -> int:
+        """How many shards it has when complete."""
+        return shard_count(self.samples, self.shard_size)
+
+    def finished(self, kind: str) -> frozenset[int]:
+        """Numbers of the finished parts; `kind` is ``"field"`` or ``"shard"``."""
+        return manifest.finished(self.path, kind)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every field and every shard is finished."""
+        return len(self.finished("shard")) == self.shards and len(self.finished("field")) == self.fields
+
+    def samples_of(self, shard: int) -> range:
+        """Samples of one shard."""
+        if not 0 <= shard < self.shards:
+            raise StoreError(f"{self.path}: shard {shard} is outside 0 to {self.shards - 1}")
+        return shard_range(shard, self.samples, self.shard_size)
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Open a store, finished or not.
+
+    Raises
+    ------
+    StoreError
+        Where `path` is not a store, or one of a format that this version does not know.
+    """
+    attributes = _attributes(Path(path))
+    if attributes.get("generator") != GENERATOR or "format_version" not in attributes:
+        raise StoreError(f"{path}: a Zarr group, but not an emsynth data set")
+    if attributes["format_version"] != FORMAT_VERSION:
+        raise StoreError(f"{path}: format_version {attributes['format_version']} is unknown, this emsynth reads "
+                         f"{FORMAT_VERSION}; use the emsynth that wrote it: "
+                         f"{attributes.get('versions', {}).get('emsynth', 'not recorded')}")
+    return Store(Path(path), attributes)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((path / "zarr.json").read_text())["attributes"])
+    except (FileNotFoundError, NotADirectoryError):
+        what = "not an emsynth data set: no zarr.json in it" if os.path.lexists(path) else "there is no such data set"
+        raise StoreError(f"{path}: {what}") from None
+    except (OSError, ValueError, KeyError, TypeError) as reason:
+        raise StoreError(f"{path}: not an emsynth data set, or a damaged one: its zarr.json cannot be read "
+                         f"({reason})") from None
+
+
+def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
+    """Open a store to go on with it.
+
+    Raises
+    ------
+    StoreError
+        Where it is made from another recipe; says what differs.
+    """
+    store = open_store(path)
+    if store.attributes["recipe_digest"] == recipe.digest:
+        return store
+    there, here = store.attributes["recipe"], recipe.model_dump(mode="json")
+    keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
+    shown = [key if isinstance(here.get(key), dict | list) else f"{key} is {there.get(key)} there, {here.get(key)} here"
+             for key in keys]
+    raise StoreError(f"{path}: made from another recipe: {'; '.join(shown) or 'a structure file'} differs; take that "
+                     f"recipe, --overwrite to replace it, or another --out")
+
+
+def exists(path: str | os.PathLike[str]) -> StoreExistsError:
+    """The error that says that the output is there already."""
+    return StoreExistsError(f"{path}: already exists; --resume to go on, --overwrite to replace it, or another --out")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise StoreExistsError where `path` is not a store, or one that is being built just now."""
+    try:
+        attributes = _attributes(path)
+    except StoreError:
+        attributes = {}
+    marked = "format_version" in attributes and (path / manifest.FOLDER / f"{manifest.STORE}.json").is_file()
+    if attributes.get("generator") != GENERATOR or not marked:
+        raise StoreExistsError(f"{path}: is not an emsynth data set, so --overwrite leaves it alone; remove it "
+                               f"yourself, or give another --out")
+    for part, owner in claims.live(path).items():
+        raise StoreExistsError(f"{path}: {owner} is writing {manifest.spoken(part)}; stop it before --overwrite")
