@@ -139,6 +139,14 @@ def live(store: Path) -> dict[str, Owner]:
     return {name: found for name, found in owners.items() if found is not None and not found.gone}
 
 
+def sweep(store: Path) -> None:
+    """Remove the claims that ended processes left."""
+    with contextlib.suppress(OSError), _one_at_a_time(store):
+        for path in (store / FOLDER).glob("*-*"):
+            if _stale(path):
+                path.unlink(missing_ok=True)
+
+
 def _stale(path: Path) -> bool:
     found = owner(path.parent.parent, path.name)
     if found is not None:

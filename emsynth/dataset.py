@@ -138,3 +138,13 @@ def check_replaceable(path: Path) -> None:
                                f"yourself, or give another --out")
     for part, owner in claims.live(path).items():
         raise StoreExistsError(f"{path}: {owner} is writing {manifest.spoken(part)}; stop it before --overwrite")
+
+
+def check_creatable(path: Path) -> None:
+    """Raise StoreError where a store cannot be created, before hours go into what it would hold."""
+    parent = path.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        why = "may not be written" if parent.is_dir() else "is not a folder"
+        raise StoreError(f"{path}: cannot be created: {parent} {why}; give another --out")

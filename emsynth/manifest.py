@@ -106,10 +106,10 @@ def checksums(store: Path) -> dict[str, str]:
         the work was cut.
     """
     found = {}
-    for path in sorted((store / FOLDER).glob("[!.]*.json")):
-        content = read(store, path.stem)
-        lines = [f"{entry['sha256']}  {name}" for name, entry in sorted(content["files"].items())] if content else []
-        found[path.stem] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    for part in [STORE, *(part_name(kind, n) for kind in ("field", "shard") for n in sorted(finished(store, kind)))]:
+        files = (read(store, part) or {"files": {}})["files"]
+        lines = [f"{entry['sha256']}  {name}" for name, entry in sorted(files.items())]
+        found[part] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     total = hashlib.sha256("\n".join(f"{value}  {part}" for part, value in sorted(found.items())).encode())
     return {**found, "total": total.hexdigest()}
 

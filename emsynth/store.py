@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numcodecs.blosc
+import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -178,7 +178,7 @@ def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None
                 dimension_names=_FIELD_DIMS[name], compressors=_codec(), config={"write_empty_chunks": True},
                 attributes={"units": _FIELD_UNITS[name]} if name in _FIELD_UNITS else {})
             array[...] = values
-        files = [name for name in manifest.files_below(store.path / "fields" / str(number))]
+        files = manifest.files_below(store.path / "fields" / str(number))
         manifest.write(store.path, part, [f"fields/{number}/{name}" for name in files])
 
 
@@ -285,10 +285,11 @@ def read_sample(path: str | os.PathLike[str], index: int) -> Sample:
     columns = SampleColumns(kept["column_position"].astype(np.float64), kept["column_number"],
                             ("",) * int(kept["column_count"]), kept["column_intensity"],
                             kept["column_resolved"].astype(np.bool_))
-    plain = {a.name: kept[a.name].item() for a in LAYOUT if a.dims == ("sample",) and a.name != "column_count"}
+    plain: dict[str, Any] = {a.name: kept[a.name].item() for a in LAYOUT
+                             if a.dims == ("sample",) and a.name != "column_count"}
     drawn = Recipe.model_validate_json(plain.pop("drawn"))
-    pictures = {name: kept[name] for name in ("truth", "distorted", "displacement", "affine", "mask")}
-    return Sample(index=index, columns=columns, drawn=drawn, **pictures, **plain)
+    plain |= {name: kept[name] for name in ("truth", "distorted", "displacement", "affine", "mask")}
+    return Sample(index=index, columns=columns, drawn=drawn, **plain)
 
 
 @contextlib.contextmanager
@@ -317,11 +318,12 @@ def open_dataset(path: str | os.PathLike[str]) -> xarray.Dataset:
     import xarray
 
     store = open_store(path)
-    return xarray.open_zarr(store.path, consolidated=False, chunks={"sample": store.shard_size})
+    opened: xarray.Dataset = xarray.open_zarr(store.path, consolidated=False, chunks={"sample": store.shard_size})
+    return opened
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
-    """Everything that is wrong with a store, such as ``"shard 3: truth: checksum differs"``; empty where all is well."""
+    """What is wrong with a store, such as ``"shard 3: truth: checksum differs"``; empty where all is well."""
     store = open_store(path)
     return manifest.verify(store.path, store.fields, store.shards)
 

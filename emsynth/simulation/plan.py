@@ -17,6 +17,8 @@ from emsynth.specimen.base import Specimen
 
 # abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
 _ANTIALIAS = 3.0
+# Grid in Å on which exp(iσV) of a heavy atom no longer changes by more than 2 % with the atom's place on it.
+_FINE = 0.035
 
 
 class Phonons(Drawable):
@@ -65,6 +67,8 @@ class Plan:
         Tiles in the box along (row, col).
     grid : tuple of int
         (row, col) points of the multislice grid, made of the primes 2, 3, 5.
+    refinement : int
+        How much finer the grid is on which the potential becomes a transmission function.
     slices : int
         Slices of equal thickness.
     depth : float
@@ -80,6 +84,7 @@ class Plan:
     box: tuple[float, float]
     repeats: tuple[int, int]
     grid: tuple[int, int]
+    refinement: int
     slices: int
     depth: float
     planes: tuple[int, ...]
@@ -95,7 +100,7 @@ class Plan:
     def memory(self) -> float:
         """Memory in GB of the exit waves, the transmission functions and the scattering products."""
         waves = 8.0 * len(self.planes) * len(self.beams) * self.carried
-        transmission = 24.0 * self.slices * self.grid[0] * self.grid[1]
+        transmission = (8.0 * self.slices + 40.0 * self.refinement**2) * self.grid[0] * self.grid[1]
         classes = self.repeats[0] * self.repeats[1]
         products = 3 * 8.0 * 4 * len(self.planes) * len(self.beams) ** 2 / classes
         return (waves + transmission + products) / 1e9
@@ -145,8 +150,8 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
     kept = sorted({max(1, round(slices * (n + 1) / wanted)) for n in range(wanted)})
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
-    return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)), slices, depth,
-                tuple(kept), beams((y, x), microscope), math.ceil(disc))
+    return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)),
+                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, tuple(kept), beams((y, x), microscope), math.ceil(disc))
 
 
 def picture_shape(planned: Plan, oversampling: float) -> tuple[int, int]:

@@ -1,0 +1,5 @@
+"""``python -m emsynth``: the command line."""
+
+from emsynth.cli import main
+
+main()

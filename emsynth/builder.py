@@ -1,0 +1,283 @@
+"""Building a data set: outline its fields, simulate them, render its shards.
+
+What is finished is marked in the store's manifests, so that a build can be stopped at any moment and goes on where it
+was, and so that several builds can share one store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from emsynth import claims, manifest, store
+from emsynth.budget import Budget, budget, field_seconds, machine_speed, shard_seconds
+from emsynth.dataset import Store, check_creatable, check_replaceable, exists, join
+from emsynth.errors import EmsynthError, RecipeError, StoreExistsError
+from emsynth.layout import shard_count, shard_range
+from emsynth.passes import Outline
+from emsynth.provenance import changed_since
+from emsynth.recipe import Recipe
+from emsynth.repetition import Replay, replay
+from emsynth.tasks import Engine, FieldTask, OutlineTask, ShardTask
+from emsynth.workers import Task, Team, usable_cores
+
+__all__ = ["Budget", "Progress", "Replay", "build", "part_range", "plan", "replay"]
+
+_DEFAULT = Engine()
+_ENDING = "nothing that is finished is lost; go on with --resume"
+_OUTLINES = 8  # in one task, at most
+
+
+class Progress(Protocol):
+    """Who wants to know how far a build is."""
+
+    def begin(self, phase: str, total: float) -> None:
+        """A phase of `total` units of work begins; the one before has ended."""
+
+    def step(self, amount: float, what: str) -> None:
+        """So much of the work was done, by finishing `what`."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+class Silence:
+    """Nobody wants to know."""
+
+    def begin(self, phase: str, total: float) -> None:
+        """Say nothing."""
+
+    def step(self, amount: float, what: str) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+
+def part_range(text: str, count: int, option: str) -> range:
+    """The parts that ``--fields A:B`` or ``--shards A:B`` means: A, A + 1, ... B - 1.
+
+    Parameters
+    ----------
+    text : str
+        ``"A:B"``, ``"A:"``, ``":B"`` or ``"A"``.
+    count : int
+        How many parts there are.
+    option : str
+        Name of the option, for the message.
+
+    Raises
+    ------
+    RecipeError
+        Where it is not of that form, or none of the parts is there.
+    """
+    found = re.fullmatch(r"(\d*)(:?)(\d*)", text.strip())
+    if found and (found[1] or found[2]):
+        first = int(found[1] or 0)
+        last = int(found[3] or count) if found[2] else first + 1
+        if first < last <= count:
+            return range(first, last)
+    raise RecipeError(f"{option} {text}: not a part of 0:{count}; give A:B for the ones from A up to but not B, "
+                      f"e.g. {option} 0:{count}")
+
+
+def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: int | None = None,
+          fields: range | None = None, shards: range | None = None, resume: bool = False, overwrite: bool = False,
+          progress: Progress | None = None, engine: Engine = _DEFAULT) -> Path:
+    """Build a data set, or a part of it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to build.
+    out : path, optional
+        Where to; by default ``datasets/<name>.zarr``.
+    workers : int, optional
+        Processes; by default one for each core that may be used.
+    fields, shards : range, optional
+        Build these only (and the fields that these shards need); several such builds may share one store, at the same
+        time.
+    resume : bool
+        Go on with a store that is there.
+    overwrite : bool
+        Replace a store that is there.
+    progress : Progress, optional
+        Who wants to know how far it is.
+    engine : Engine, optional
+        Other functions to simulate and render with.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    EmsynthError
+        What is wrong with the recipe, the place, or a task; whatever was finished stays.
+    """
+    path = Path(out) if out is not None else Path("datasets") / f"{recipe.name}.zarr"
+    part = fields is not None or shards is not None
+    if overwrite and (resume or part):
+        raise StoreExistsError("--overwrite starts anew; it goes with neither --resume, --fields nor --shards")
+    everything = range(shard_count(recipe.samples, recipe.store.shard))
+    wanted_shards = _within(shards, everything, "shards") if shards is not None else () if part else everything
+    wanted_fields = {*_within(fields, range(recipe.fields), "fields")} if fields is not None else set[int]()
+    wanted_fields |= set(range(recipe.fields)) if not part else _needed(recipe, wanted_shards)
+    job = _Job(recipe, path, tuple(sorted(wanted_fields)), tuple(wanted_shards), resume or part, overwrite,
+               progress or Silence(), engine)
+    there = job.look()
+    try:
+        with Team(workers or usable_cores()) as team:
+            job.run(team, there)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{path}: stopped; {_ENDING}") from None
+    finally:
+        claims.sweep(path)
+    return path
+
+
+def _within(wanted: range, count: range, what: str) -> range:
+    if not wanted or wanted[0] not in count or wanted[-1] not in count:
+        raise RecipeError(f"{what}: {wanted} is not within {count}")
+    return wanted
+
+
+def _needed(recipe: Recipe, shards: Sequence[int]) -> set[int]:
+    """Fields that some shards are cut from."""
+    ranges = (shard_range(n, recipe.samples, recipe.store.shard) for n in shards)
+    # The fields repeat after as many samples as there are fields.
+    return {recipe.field_of(i) for samples in ranges for i in samples[:recipe.fields]}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one call of `build` was asked for; `joins`: whether a store may be there already."""
+
+    recipe: Recipe
+    path: Path
+    fields: tuple[int, ...]
+    shards: tuple[int, ...]
+    joins: bool
+    overwrite: bool
+    progress: Progress
+    engine: Engine
+
+    def look(self) -> Store | None:
+        """The store to go on with; None where it is to be created. Raises StoreError where neither can be done."""
+        if not os.path.lexists(self.path):
+            check_creatable(self.path)
+            return None
+        if self.overwrite:
+            check_replaceable(self.path.resolve())
+            return None
+        if not self.joins:
+            raise exists(self.path)
+        return self._join()
+
+    def _join(self) -> Store:
+        there = join(self.path, self.recipe)
+        changed = changed_since(there.attributes)
+        if changed:
+            self.progress.note(f"{self.path} was begun elsewhere: {'; '.join(changed)}; the same bytes are promised "
+                               f"only where all of it is built alike")
+        return there
+
+    def run(self, team: Team, there: Store | None) -> None:
+        """Do what is left to do."""
+        if there is None:
+            outlines = self._outline(team, tuple(range(self.recipe.fields)))
+            there = self._create(list(outlines.values()))
+        else:
+            done = there.finished("field")
+            outlines = self._outline(team, tuple(j for j in self.fields if j not in done))
+        try:
+            self._simulate(team, there, outlines)
+            self._render(team, there)
+        except EmsynthError as reason:
+            raise type(reason)(f"{reason}; {_ENDING}") from None
+
+    def _create(self, outlines: list[Outline]) -> Store:
+        try:
+            return store.create(self.path, self.recipe, outlines, self.overwrite)
+        except StoreExistsError:
+            if not self.joins:
+                raise
+            return self._join()  # another slice was faster
+
+    def _outline(self, team: Team, fields: tuple[int, ...]) -> dict[int, Outline]:
+        found: dict[int, Outline] = {}
+
+        def done(task: Task[list[Outline]], outlines: list[Outline]) -> None:
+            found.update({o.field: o for o in outlines})
+            self.progress.step(len(outlines), task.name)
+
+        self.progress.begin("specimens", len(fields))
+        team.run(outline_tasks(self.recipe, fields, team.count, self.engine), done)
+        return dict(sorted(found.items()))
+
+    def _simulate(self, team: Team, there: Store, outlines: dict[int, Outline]) -> None:
+        finished = there.finished("field")
+        seconds = {j: field_seconds(self.recipe, outlines[j]) for j in self.fields if j not in finished}
+        # The longest first: the processes then end at about the same time.
+        order = sorted(seconds, key=lambda j: (-seconds[j], j))
+        self._run(team, "fields", [FieldTask(self.path, self.recipe, j, seconds[j], self.engine) for j in order])
+
+    def _render(self, team: Team, there: Store) -> None:
+        finished = there.finished("shard")
+        tasks = [ShardTask(self.path, self.recipe, n, shard_seconds(self.recipe, len(there.samples_of(n))), self.engine)
+                 for n in self.shards if n not in finished]
+        self._run(team, "shards", tasks)
+
+    def _run(self, team: Team, phase: str, tasks: Sequence[FieldTask | ShardTask]) -> None:
+        told: set[str] = set()
+
+        def done(task: Task[bool], made: bool) -> None:
+            self.progress.step(seconds[task.name], task.name)
+
+        def held(task: Task[bool]) -> None:
+            part = manifest.part_name(*parts[task.name])
+            owner = claims.owner(self.path, part)
+            if owner is not None and part not in told:
+                told.add(part)
+                self.progress.note(f"{task.name} is being made by {owner}: waiting for it; if that process is gone, "
+                                   f"delete {claims.file_of(self.path, part)}")
+
+        seconds = {task.name: task.seconds for task in tasks}
+        parts = {task.name: (task.kind, task.number) for task in tasks}
+        self.progress.begin(phase, sum(seconds.values()))
+        team.run(tasks, done, held)
+
+
+def outline_tasks(recipe: Recipe, fields: Sequence[int], workers: int, engine: Engine) -> list[OutlineTask]:
+    """Tasks that outline some fields, a few in each."""
+    each = max(1, min(_OUTLINES, len(fields) // (2 * workers)))
+    return [OutlineTask(recipe, tuple(fields[n:n + each]), engine) for n in range(0, len(fields), each)]
+
+
+def plan(recipe: Recipe, workers: int | None = None, engine: Engine = _DEFAULT) -> Budget:
+    """What a build will cost; simulates nothing and writes nothing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to build.
+    workers : int, optional
+        Processes that the build may use; by default one for each core.
+    engine : Engine, optional
+        Other functions to outline with.
+
+    Raises
+    ------
+    EmsynthError
+        Whatever would stop the build before it starts.
+    """
+    count = workers or usable_cores()
+    found: list[Outline] = []
+    with Team(count) as team:
+        team.run(outline_tasks(recipe, range(recipe.fields), count, engine), lambda _, outlines: found.extend(outlines))
+    return budget(recipe, sorted(found, key=lambda o: o.field), count, machine_speed())

@@ -1,0 +1,174 @@
+"""The tasks of a build: outline some fields, simulate one field, render one shard."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from emsynth import manifest, sample, store
+from emsynth.passes import Outline
+from emsynth.recipe import Recipe
+from emsynth.sample import Sample
+from emsynth.simulation.field import Field
+from emsynth.workers import Held
+
+# Clean stacks that one process keeps at hand, in bytes.
+_FIELDS_AT_HAND = 1 << 30
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The functions that a build calls; each must be importable by its name.
+
+    Attributes
+    ----------
+    outline, simulate, render : callable
+        As those of `emsynth.sample`.
+    """
+
+    outline: Callable[[Recipe, int], Outline] = sample.outline
+    simulate: Callable[[Recipe, int], Field] = sample.simulate
+    render: Callable[[Recipe, int, Field | None], Sample] = sample.render
+
+
+@dataclass(frozen=True)
+class OutlineTask:
+    """Outline some fields of a recipe."""
+
+    recipe: Recipe
+    fields: tuple[int, ...]
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """What it works on, for messages."""
+        first, last = self.fields[0], self.fields[-1]
+        return f"field {first}" if first == last else f"fields {first} to {last}"
+
+    def run(self) -> list[Outline]:
+        """Outline each of them."""
+        return [self.engine.outline(self.recipe, field) for field in self.fields]
+
+
+@dataclass(frozen=True)
+class FieldTask:
+    """Simulate one field and put it into the store.
+
+    Attributes
+    ----------
+    path : Path
+        The store.
+    recipe : Recipe
+        What to build.
+    number : int
+        Index j of the field.
+    seconds : float
+        How long it may take.
+    engine : Engine
+        Who does it.
+    """
+
+    kind: ClassVar[str] = "field"
+    path: Path
+    recipe: Recipe
+    number: int
+    seconds: float
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """What it works on, for messages."""
+        return f"{self.kind} {self.number}"
+
+    def run(self) -> bool | Held:
+        """Simulate and write it, unless another process has."""
+        return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
+
+    def _write(self) -> None:
+        store.write_field(self.path, self.number, self.engine.simulate(self.recipe, self.number))
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Render all samples of one shard and write it; its fields are in the store.
+
+    Attributes
+    ----------
+    path : Path
+        The store.
+    recipe : Recipe
+        What to build.
+    number : int
+        Number of the shard.
+    seconds : float
+        How long it may take.
+    engine : Engine
+        Who does it.
+    """
+
+    kind: ClassVar[str] = "shard"
+    path: Path
+    recipe: Recipe
+    number: int
+    seconds: float
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """What it works on, for messages."""
+        return f"{self.kind} {self.number}"
+
+    def run(self) -> bool | Held:
+        """Render and write it, unless another process has."""
+        return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
+
+    def _write(self) -> None:
+        wanted = store.open_store(self.path).samples_of(self.number)
+        made = {}
+        # Sorted by field, so that each field is loaded once even where not all of them fit into memory.
+        for index in sorted(wanted, key=lambda i: (self.recipe.field_of(i), i)):
+            field = _at_hand.get(self.path, self.recipe.field_of(index))
+            made[index] = self.engine.render(self.recipe, index, field)
+        store.write_shard(self.path, self.number, [made[index] for index in wanted])
+
+
+def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
+    """Write a part as its only writer; whether there was anything left to write."""
+    if not store.claim(path, part):
+        return Held()
+    try:
+        if manifest.read(path, part) is not None:
+            return False
+        write()
+        return True
+    finally:
+        store.release(path, part)
+
+
+class FieldsAtHand:
+    """The fields used last, up to a number of bytes.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of clean stacks to keep; one field is kept, however large.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[tuple[Path, int], Field] = OrderedDict()
+
+    def get(self, path: Path, number: int) -> Field:
+        """The field, from memory or from the store."""
+        if (path, number) not in self._held:
+            self._held[path, number] = store.read_field(path, number)
+        self._held.move_to_end((path, number))
+        while len(self._held) > 1 and sum(f.image.nbytes for f in self._held.values()) > self._limit:
+            self._held.popitem(last=False)
+        return self._held[path, number]
+
+
+_at_hand = FieldsAtHand(_FIELDS_AT_HAND)

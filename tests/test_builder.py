@@ -1,0 +1,264 @@
+"""The builder: however the work is cut, stopped and taken up again, the same bytes come out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pytest
+
+from emsynth import builder, claims, repetition, store, workers
+from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError, StoreExistsError
+from emsynth.tasks import Engine, FieldsAtHand
+
+FAKE = Engine(fakes.outline, fakes.simulate, fakes.render)
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return fakes.recipe()
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):
+    """A complete store, built in one go by one worker; not to be changed."""
+    return builder.build(recipe, tmp_path_factory.mktemp("whole") / "w.zarr", workers=1, engine=FAKE)
+
+
+class Listener:
+    def __init__(self):
+        self.done, self.notes, self.phases = [], [], []
+
+    def begin(self, phase, total):
+        self.phases.append(phase)
+
+    def step(self, amount, what):
+        self.done.append(what)
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def start(path, function="render", what=""):
+    """A build in a process group of its own, as a user's shell would start it."""
+    script = textwrap.dedent(f"""
+        import fakes
+        from emsynth import builder
+        from emsynth.tasks import Engine
+        builder.build(fakes.recipe(), {str(path)!r}, workers=2, engine=Engine(fakes.outline, fakes.simulate,
+                      fakes.{function}){what})
+        """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path):
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{path} did not come")
+
+
+def test_a_finished_store_is_sound_and_complete(whole):
+    assert store.verify(whole) == []
+    assert store.open_store(whole).complete
+    assert list((whole / "claims").glob("[!.]*-*")) == []
+
+
+def test_two_workers_make_the_same_bytes_as_one(recipe, whole, tmp_path):
+    listener = Listener()
+    two = builder.build(recipe, tmp_path / "two.zarr", workers=2, engine=FAKE, progress=listener)
+    assert store.checksums(two) == store.checksums(whole)
+    assert listener.phases == ["specimens", "fields", "shards"]
+    assert sorted(listener.done[-6:]) == [f"{kind} {n}" for kind in ("field", "shard") for n in range(3)]
+
+
+def test_slices_make_the_same_bytes(recipe, whole, tmp_path):
+    path = tmp_path / "sliced.zarr"
+    builder.build(recipe, path, workers=1, fields=range(2, 3), engine=FAKE)
+    assert store.open_store(path).finished("field") == {2}
+    builder.build(recipe, path, workers=1, shards=range(2, 3), engine=FAKE)
+    assert store.open_store(path).finished("field") == {0, 2}  # samples 8 and 9 are cut from fields 2 and 0
+    builder.build(recipe, path, workers=1, shards=range(0, 2), engine=FAKE)
+    assert store.checksums(path) == store.checksums(whole)
+
+
+def test_slices_at_the_same_time_share_one_store(whole, tmp_path):
+    path = tmp_path / "shared.zarr"
+    running = [start(path, what=f", shards=range({n}, {n + 1})") for n in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0], [p.stderr.read() for p in running]
+    assert store.checksums(path) == store.checksums(whole)
+
+
+def test_killed_and_resumed_makes_the_same_bytes(recipe, whole, tmp_path):
+    path = tmp_path / "killed.zarr"
+    process = start(path, "slow_render")
+    wait_for(path / "claims" / "shard-00000")
+    time.sleep(0.3)
+    process.kill()  # the parent only: its workers have to notice
+    process.wait()
+    assert not store.open_store(path).complete
+    builder.build(recipe, path, workers=2, resume=True, engine=FAKE)
+    assert store.checksums(path) == store.checksums(whole)
+    assert store.verify(path) == []
+
+
+def test_interrupted_says_one_line_and_can_go_on(recipe, whole, tmp_path):
+    path = tmp_path / "interrupted.zarr"
+    process = start(path, "slow_render")
+    wait_for(path / "claims" / "shard-00001")
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert said.count("Traceback") == 1  # the script's own: the command line catches it
+    assert said.strip().endswith("stopped; nothing that is finished is lost; go on with --resume")
+    builder.build(recipe, path, workers=2, resume=True, engine=FAKE)
+    assert store.checksums(path) == store.checksums(whole)
+
+
+def test_a_killed_worker_names_its_task_and_the_rest_is_kept(recipe, whole, tmp_path):
+    path = tmp_path / "deadly.zarr"
+    with pytest.raises(EmsynthError, match=r"shard 1: its worker process was killed.*--resume"):
+        builder.build(recipe, path, workers=2, engine=Engine(fakes.outline, fakes.simulate, fakes.deadly_render))
+    assert 0 in store.open_store(path).finished("shard")
+    builder.build(recipe, path, workers=1, resume=True, engine=FAKE)
+    assert store.checksums(path) == store.checksums(whole)
+
+
+def test_an_error_in_a_task_names_it(recipe, tmp_path):
+    path = tmp_path / "failing.zarr"
+    with pytest.raises(FieldError, match="field 1: the phonons did not settle; nothing that is finished is lost"):
+        builder.build(recipe, path, workers=1, engine=Engine(fakes.outline, fakes.failing_simulate, fakes.render))
+    assert store.open_store(path).finished("field") == {2}  # the longest is first
+
+
+def test_an_error_in_an_outline_comes_before_anything_is_created(recipe, tmp_path):
+    path = tmp_path / "bad.zarr"
+    with pytest.raises(FieldError, match="HAADF reaches too far"):
+        builder.build(recipe, path, workers=1, engine=Engine(fakes.bad_outline, fakes.simulate, fakes.render))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_exists_is_refused_before_any_work(recipe, whole):
+    with pytest.raises(StoreExistsError, match="--resume to go on"):
+        builder.build(recipe, whole, engine=FAKE)
+    with pytest.raises(StoreExistsError, match="neither --resume"):
+        builder.build(recipe, whole, resume=True, overwrite=True, engine=FAKE)
+
+
+def test_resume_of_another_recipe_is_refused(whole):
+    with pytest.raises(StoreError, match="samples is 10 there, 12 here"):
+        builder.build(fakes.recipe(samples=12), whole, resume=True, engine=FAKE)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"is not a folder; give another --out"):
+        builder.build(recipe, tmp_path / "file" / "x.zarr", engine=FAKE)
+
+
+def test_a_finished_build_resumes_to_nothing(recipe, whole):
+    listener = Listener()
+    before = store.checksums(whole)
+    builder.build(recipe, whole, workers=1, resume=True, engine=FAKE, progress=listener)
+    assert store.checksums(whole) == before
+    assert listener.done == []
+
+
+def test_waiting_for_another_machine_says_so(recipe, whole, tmp_path):
+    path = tmp_path / "waiting.zarr"
+    builder.build(recipe, path, workers=1, fields=range(3), engine=FAKE)
+    claim = claims.file_of(path, "shard-00001")
+    claim.write_text('{"pid": 1, "started": "1", "host": "elsewhere", "boot": ""}')
+
+    class Impatient(Listener):
+        def note(self, message):
+            super().note(message)
+            claim.unlink()
+
+    listener = Impatient()
+    builder.build(recipe, path, workers=1, resume=True, engine=FAKE, progress=listener)
+    assert listener.notes[0].startswith("shard 1 is being made by process 1 on elsewhere: waiting for it")
+    assert store.checksums(path) == store.checksums(whole)
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1:3", range(1, 3)), (":2", range(2)), ("2:", range(2, 4)),
+                                              ("3", range(3, 4)), (":", range(4))])
+def test_part_range(text, wanted):
+    assert builder.part_range(text, 4, "--shards") == wanted
+
+
+@pytest.mark.parametrize("text", ["", "4:5", "2:2", "3:1", "a:b", "-1:2", "0:9", "1:2:3"])
+def test_part_range_says_what_is_there(text):
+    with pytest.raises(RecipeError, match=r"--shards .*not a part of 0:4"):
+        builder.part_range(text, 4, "--shards")
+
+
+def test_the_plan_counts_without_building(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cost = builder.plan(recipe, workers=1, engine=FAKE)
+    assert (cost.samples, cost.fields, cost.shards, cost.cached, cost.structures) == (10, 3, 3, 0, 3)
+    assert cost.splits == {"train": 4, "val": 3, "test": 3}
+    assert cost.seconds > 0
+    assert cost.bytes > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_at_hand_are_few_but_never_none(whole):
+    at_hand = FieldsAtHand(limit=1)
+    one = at_hand.get(whole, 0)
+    assert at_hand.get(whole, 0) is one
+    at_hand.get(whole, 1)
+    assert at_hand.get(whole, 0) is not one
+
+
+def test_workers_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with workers.Team(1) as team:
+        found = []
+        team.run([Environment()], lambda task, result: found.append(result))
+    assert found == ["1"]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+class Environment:
+    name = "environment"
+
+    def run(self):
+        return os.environ["OMP_NUM_THREADS"]
+
+
+def test_replay_finds_the_same_sample(whole, monkeypatch):
+    monkeypatch.setattr(repetition, "render", fakes.render)
+    assert builder.replay(whole, 7) == builder.Replay(7, True, True, (), ())
+
+
+def test_replay_names_what_differs(whole, monkeypatch):
+    def other(recipe, index, field=None):
+        sample = fakes.render(recipe, index, field)
+        sample.truth[3, 4] += 1
+        return sample
+
+    monkeypatch.setattr(repetition, "render", other)
+    found = builder.replay(whole, 7)
+    assert not found.same
+    assert [(d.name, d.count) for d in found.differences] == [("truth", 1)]
+
+
+def test_another_platform_is_compared_within_a_tolerance():
+    kept = np.linspace(0, 1, 1000, dtype=np.float32)
+    assert repetition.compare("truth", kept, kept.copy()) is None
+    close = repetition.compare("truth", kept, kept + np.float32(5e-4))
+    assert close is not None
+    assert close.within
+    far = repetition.compare("truth", kept, kept + np.float32(5e-3))
+    assert far is not None
+    assert not far.within
