@@ -131,13 +131,17 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
     job = _Job(recipe, path, tuple(sorted(wanted_fields)), tuple(wanted_shards), resume or part, overwrite,
                progress or Silence(), engine)
     there = job.look()
+    interrupted = False
     try:
         with Team(workers or usable_cores()) as team:
             job.run(team, there)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{path}: stopped; {_ENDING}") from None
+        interrupted = True
     finally:
         claims.sweep(path)
+    # Raised out here, the new error does not keep the workers' semaphores alive as its context.
+    if interrupted:
+        raise KeyboardInterrupt(f"{path}: stopped; {_ENDING}")
     return path
 
 

@@ -106,9 +106,9 @@ def _stages(name: str, stages: tuple[Drawable, ...], words: dict[str, Callable[[
 
 
 def _short(value: Any) -> str:
-    """Three significant digits, without an exponent below a million."""
+    """Two significant digits, all digits of whole numbers below a million."""
     plain = number(value)
-    return f"{plain:,.0f}" if 100 <= abs(plain) < 1e6 else f"{plain:.3g}"
+    return f"{plain:,.0f}" if 10 <= abs(plain) < 1e6 else f"{plain:.2g}"
 
 
 def _length(value: float) -> str:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from emsynth import __version__
-from emsynth.errors import EmsynthError, RecipeError, StoreError
+from emsynth.errors import EmsynthError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +44,8 @@ class Verbs(TyperGroup):
         except BrokenPipeError:
             # The reader, such as `head`, has gone: so that Python does not complain at its own end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
-            _complain("interrupted; nothing that is finished is lost")
+        except KeyboardInterrupt as stopped:
+            _complain(str(stopped) or "stopped")
             raise typer.Exit(INTERRUPTED) from None
         except MemoryError:
             _complain("not enough memory; try fewer --workers, or a smaller image.size or box")
@@ -107,15 +107,12 @@ def build(
     count = shard_count(read.samples, read.store.shard)
     part = {"fields": builder.part_range(fields, read.fields, "--fields") if fields is not None else None,
             "shards": builder.part_range(shards, count, "--shards") if shards is not None else None}
-    with Watch(_stderr(), quiet) as watch:
-        if dry_run:
-            cost = builder.plan(read, workers=workers, progress=watch, **part)
-        else:
-            path = builder.build(read, out, workers=workers, resume=resume, overwrite=overwrite, progress=watch, **part)
     if dry_run:
-        _print_cost(cost, out or Path("datasets") / f"{read.name}.zarr")
-    else:
-        typer.echo(path)
+        _print_cost(builder.plan(read, workers), out or Path("datasets") / f"{read.name}.zarr")
+        return
+    with Watch(_stderr(), quiet) as watch:
+        path = builder.build(read, out, workers, **part, resume=resume, overwrite=overwrite, progress=watch)
+    typer.echo(path)
 
 
 def _print_cost(cost: Budget, out: Path) -> None:
@@ -235,9 +232,13 @@ def replay(dataset: DatasetArgument, index: Annotated[int, typer.Argument(min=0,
     from emsynth import builder
 
     found = builder.replay(dataset, index)
-    typer.echo(found)
+    for difference in found.differences:
+        typer.echo(difference)
+    elsewhere = "".join(f"; {change}" for change in found.changed)
     if not found.same:
-        raise typer.Exit(FAILED)
+        raise StoreError(f"{dataset}: sample {index} does not come out again as it is kept{elsewhere}")
+    exact = "bit for bit" if not found.differences else "within the tolerance that holds for another platform"
+    typer.echo(f"{dataset}: sample {index} is the same, {exact}{elsewhere}")
 
 
 @app.command(epilog="Example: emsynth schema > recipe.schema.json")

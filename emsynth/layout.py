@@ -81,7 +81,7 @@ LAYOUT = (
     ArrayLayout("expected_counts", ("sample",), "f8", "electrons/px", "mean electrons per pixel in the truth"),
     ArrayLayout("gain", ("sample",), "f8", "ADU/electron", "detector output per electron"),
     ArrayLayout("black_level", ("sample",), "f8", "ADU", "detector output at no electrons"),
-    ArrayLayout("step", ("sample",), "f8", "ADU", "quantisation step of the detector; 0 for none"),
+    ArrayLayout("step", ("sample",), "f8", "ADU", "quantisation step, 0 for none"),
     ArrayLayout("column_count", ("sample",), "i4", "", "atom columns in the window"),
     ArrayLayout("column_position", ("sample", "column", "axis"), "f4", "px", "atom columns in the truth; the centres of "
                 "pixels are whole numbers; NaN beyond column_count"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emsynth.budget import field_seconds, machine_speed
 from emsynth.caption import heading
 from emsynth.dataset import open_store
 from emsynth.draw import number
@@ -97,8 +98,10 @@ def preview_recipe(recipe: Recipe, out: str | os.PathLike[str], count: int = 6, 
     indices = choose(candidates, count)
     samples: dict[int, Sample] = {}
     used = sorted({recipe.field_of(i) for i in indices})
+    speed = machine_speed()
     for n, field in enumerate(used):
-        state = "from the cache" if fields[field].cached else "simulating, some seconds to a minute"
+        seconds = field_seconds(recipe, fields[field]) / speed
+        state = "from the cache" if fields[field].cached else f"simulating, about {max(1, round(seconds))} s"
         report(f"field {n + 1} of {len(used)}: {fields[field].structure}, {state}")
         clean = simulate(recipe, field)
         samples |= {i: render(recipe, i, clean) for i in indices if recipe.field_of(i) == field}

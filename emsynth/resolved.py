@@ -122,4 +122,5 @@ def _allowed(part: Drawable, name: str) -> str:
     if low is None or isinstance(getattr(part, name), Distribution | str):
         return ""
     above = "" if "ge" in bounds else "above "
-    return f"{above}{low:g} to {high:.6g}" if high is not None else f"{above}{low:g} up"
+    # A limit in the billions only says that there is enough room.
+    return f"{above}{low:g} to {high:g}" if high is not None and high < 1e6 else f"{above}{low:g} up"

@@ -24,8 +24,8 @@ _PANEL = 2.56
 _GAP = 0.10
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.15, 0.10, 0.80, 0.62
 _TEXT = 3.35
-_COLUMNS = ("Truth", "Distorted", "Displacement along rows", "Displacement across rows")
-_INK, _SOFT = "#1a1a1a", "#6b6b6b"
+_COLUMNS = ("Truth", "Distorted", "Displacement, fast axis", "Displacement, slow axis")
+_INK, _SOFT, _MARK = "#1a1a1a", "#6b6b6b", "#ff9d2e"
 _BAR_LENGTHS = tuple(step * 10.0**power for power in range(-1, 7) for step in (1, 2, 5))
 
 
@@ -85,7 +85,7 @@ def _write_title(figure: Figure, page: _Page, title: str, about: str) -> None:
 
 
 def _show_pair(left: Axes, right: Axes, sample: Sample) -> None:
-    low, high = grey_range(sample.truth)
+    low, high = grey_range(sample.truth, sample.distorted)
     for axes, image in ((left, sample.truth), (right, sample.distorted)):
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation=_interpolation(image.shape))
         _bare(axes)
@@ -93,10 +93,18 @@ def _show_pair(left: Axes, right: Axes, sample: Sample) -> None:
     _draw_inset(left, sample, (low, high))
 
 
-def grey_range(truth: NDArray[np.float32]) -> tuple[float, float]:
-    """Black and white of a pair: the 0.2 and 99.8 % percentiles of the truth, with a margin for the noise."""
+def grey_range(truth: NDArray[np.float32], distorted: NDArray[np.float32]) -> tuple[float, float]:
+    """Black and white of a pair: the truth's range, widened by the noise until the truth has half of the greys.
+
+    Parameters
+    ----------
+    truth, distorted : (R, C)
+        In the same unit.
+    """
     low, high = (float(v) for v in np.percentile(truth, (0.2, 99.8)))
-    margin = 0.06 * (high - low) or max(abs(high), 1.0) * 0.5
+    span = high - low or max(abs(high), 1.0)
+    noise = float(np.subtract(*np.percentile(distorted - truth, (84, 16)))) / 2
+    margin = min(max(noise, 0.05 * span), 0.5 * span)
     return low - margin, high + margin
 
 
@@ -150,14 +158,14 @@ def _draw_inset(axes: Axes, sample: Sample, grey: tuple[float, float]) -> None:
     inset.imshow(sample.truth, cmap="gray", vmin=grey[0], vmax=grey[1], interpolation="nearest")
     seen = sample.columns.resolved
     inset.plot(position[seen, 1], position[seen, 0], linestyle="", marker="o", markersize=2.6,
-               markerfacecolor="#ff9d2e", markeredgecolor="black", markeredgewidth=0.35)
+               markerfacecolor=_MARK, markeredgecolor="black", markeredgewidth=0.35)
     inset.plot(position[~seen, 1], position[~seen, 0], linestyle="", marker="o", markersize=2.6,
-               markerfacecolor="none", markeredgecolor="#ff9d2e", markeredgewidth=0.5)
+               markerfacecolor="none", markeredgecolor=_MARK, markeredgewidth=0.5)
     inset.set_xlim(first_col - 0.5, first_col + side - 0.5)
     inset.set_ylim(first_row + side - 0.5, first_row - 0.5)
     _bare(inset)
     for spine in inset.spines.values():
-        spine.set(visible=True, color="white", linewidth=0.9)
+        spine.set(visible=True, color=_MARK, linewidth=0.9)
 
 
 def _inset_side(sample: Sample) -> int | None:
@@ -172,22 +180,30 @@ def _inset_side(sample: Sample) -> int | None:
 
 def _displacement_scale(samples: Sequence[Sample]) -> float:
     """Displacement in px at the ends of the colour bar, the same in all rows."""
-    largest = [float(np.percentile(np.abs(s.displacement.astype(np.float32)), 99.5)) for s in samples]
-    steps = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)
+    largest = [float(np.percentile(np.abs(_without_mean(part)[0]), 99.5)) for s in samples for part in s.displacement]
+    steps = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)
     # Of the middle one: a single sample that settles over 20 px would wash out all the others.
-    wanted = float(np.median([v for v in largest if v > 0] or [0.5]))
+    wanted = float(np.quantile([v for v in largest if v > 0] or [0.2], 0.75))
     return min((s for s in steps if s >= wanted), default=steps[-1])
 
 
-def _show_displacement(along: Axes, across: Axes, sample: Sample, scale: float) -> None:
-    still = not np.any(sample.displacement)
-    for axes, part in ((along, sample.displacement[1]), (across, sample.displacement[0])):
-        axes.imshow(part.astype(np.float32), cmap="RdBu_r", vmin=-scale, vmax=scale,
-                    interpolation=_interpolation(part.shape))
+def _without_mean(part: NDArray[np.float16]) -> tuple[NDArray[np.float64], float]:
+    # A streak moves the truth along by a constant, which would hide the rest.
+    plain = part.astype(np.float64)
+    mean = float(plain.mean())
+    return plain - mean, mean
+
+
+def _show_displacement(fast: Axes, slow: Axes, sample: Sample, scale: float) -> None:
+    for axes, part in ((fast, sample.displacement[1]), (slow, sample.displacement[0])):
+        rest, mean = _without_mean(part)
+        axes.imshow(rest, cmap="RdBu_r", vmin=-scale, vmax=scale, interpolation=_interpolation(part.shape))
         _bare(axes)
-        rms = float(np.sqrt(np.mean(part.astype(np.float64) ** 2)))
-        axes.text(0.035, 0.035, "none" if still else f"rms {rms:.2g} px", transform=axes.transAxes, size=7.5, color=_INK,
-                  bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.8})
+        said = f"rms {np.sqrt(np.mean(rest**2)):.2g} px" if np.any(rest) else "none"
+        if abs(mean) >= 0.05:
+            said += f", mean {mean:+.2g} px"
+        axes.text(0.035, 0.035, said, transform=axes.transAxes, size=7.5, color=_INK,
+                  bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.8})
 
 
 def _draw_colour_bar(figure: Figure, page: _Page, scale: float) -> None:
@@ -197,17 +213,17 @@ def _draw_colour_bar(figure: Figure, page: _Page, scale: float) -> None:
     axes.set_yticks([])
     axes.set_xticks([-scale, -scale / 2, 0, scale / 2, scale])
     axes.tick_params(labelsize=7.5, length=2.5, width=0.6, colors=_INK, pad=1.5)
-    axes.set_xlabel("probe minus truth position / px", size=8, color=_INK, labelpad=1.5)
+    axes.set_xlabel("probe minus truth position, less its mean / px", size=8, color=_INK, labelpad=1.5)
     for side in axes.spines.values():
         side.set(linewidth=0.6, color=_SOFT)
 
 
 def _write_caption(figure: Figure, page: _Page, left: float, top: float, sample: Sample) -> None:
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        figure.text(x / page.width, 1 - y / page.height, text, va="top", **style)
+        figure.text(x / page.width, 1 - y / page.height, text, va="baseline", **style)
 
-    write(left, top + 0.01, heading(sample), size=10, weight="bold", color=_INK)
+    write(left, top + 0.12, heading(sample), size=10, weight="bold", color=_INK)
     for n, (name, value) in enumerate(caption(sample)):
-        line = top + 0.27 + n * 0.172
+        line = top + 0.36 + n * 0.172
         write(left, line, name, size=8, color=_SOFT)
         write(left + 0.72, line, value, size=8, color=_INK)

@@ -100,6 +100,7 @@ class Team:
     def _stop(self) -> None:
         for lane in self._lanes:
             lane.shutdown(wait=True, cancel_futures=True)
+        self._lanes.clear()
 
     def run(self, tasks: Sequence[Task[Outcome]], done: Callable[[Task[Outcome], Outcome], None],
             held: Callable[[Task[Outcome]], None] = lambda task: None) -> None:
@@ -161,9 +162,14 @@ def _named(reason: BaseException, name: str) -> BaseException:
 def _begin() -> None:
     """First thing in a worker: leave Ctrl-C to the parent, and end when the parent does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _leave(*_: object) -> None:
+    sys.exit(1)  # an exception: the task gives its claim back, and the process its semaphores
 
 
 def _end_with(sentinel: int) -> None:

@@ -27,8 +27,8 @@ def recipe(samples: int = 10, fields: int = 3, shard: int = 4, seed: int = 1) ->
 
 def outline(recipe: Recipe, field: int) -> Outline:
     return Outline(field=field, digest=f"{field}", kind="crystal", structure=f"S{field}",
-                   prototype=PROTOTYPES[field % 3], split=("train", "val", "test")[field % 3], work=1e6 * (field + 1), memory=0.1, bytes=4 * 2 * 24 * 24,
-                   most_columns=5, cached=False)
+                   prototype=PROTOTYPES[field % 3], split=("train", "val", "test")[field % 3], work=1e6 * (field + 1),
+                   memory=0.1, bytes=4 * 2 * 24 * 24, most_columns=5, cached=False)
 
 
 def bad_outline(recipe: Recipe, field: int) -> Outline:

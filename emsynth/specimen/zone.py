@@ -146,9 +146,10 @@ def _points(flat: Floats, longest: float) -> Floats:
     while True:  # Gauss's reduction
         if basis[0] @ basis[0] > basis[1] @ basis[1] * (1 + 1e-9):
             basis, change = basis[::-1].copy(), change[::-1].copy()
-        turns = round(float(basis[0] @ basis[1] / (basis[0] @ basis[0])))
-        if turns == 0:
+        ratio = float(basis[0] @ basis[1] / (basis[0] @ basis[0]))
+        if abs(ratio) <= 0.5 + 1e-6:
             break
+        turns = round(ratio)
         basis[1] -= turns * basis[0]
         change[1] -= turns * change[0]
     reach = [int(longest / (np.linalg.norm(v) * math.sqrt(3) / 2)) + 1 for v in basis]
