@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from emsynth.layout import shard_count
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
 
@@ -21,6 +22,8 @@ _REFERENCE_RENDER = 0.020
 # Phonon configurations that most fields need, where the recipe allows it.
 _CONFIGURATIONS = 3
 _READ_CACHED = 0.2  # seconds
+# Seconds until a worker has loaded what it needs, and abTEM where there is something to simulate.
+_START, _LOAD_ABTEM = 2.0, 3.5
 # Bytes on disk per byte in memory.
 _KEPT = {"truth": 0.80, "distorted": 0.60, "displacement": 0.60, "mask": 0.01, "field": 0.85}
 _INTERPRETER = 0.6  # GB of a worker process before it does anything
@@ -33,7 +36,7 @@ class Budget:
     Attributes
     ----------
     samples, fields, shards : int
-        How many.
+        How many to render, to simulate and to write.
     cached : int
         Fields that are in the cache already.
     structures : int
@@ -87,7 +90,7 @@ def shard_seconds(recipe: Recipe, samples: int) -> float:
     return samples * _REFERENCE_RENDER * recipe.image.size**2 / 256**2
 
 
-def budget(recipe: Recipe, outlines: Sequence[Outline], workers: int, speed: float = 1.0) -> Budget:
+def budget(recipe: Recipe, outlines: Sequence[Outline], samples: range, workers: int, speed: float = 1.0) -> Budget:
     """Estimate the cost of a build.
 
     Parameters
@@ -95,29 +98,35 @@ def budget(recipe: Recipe, outlines: Sequence[Outline], workers: int, speed: flo
     recipe : Recipe
         What to build.
     outlines : sequence of Outline
-        Of all its fields.
+        Of the fields to simulate.
+    samples : range
+        Samples to render.
     workers : int
         Processes that work at the same time.
     speed : float
         Of this machine against the reference; see `machine_speed`.
     """
     passes = [field_seconds(recipe, o) for o in outlines]
-    shards = -(-recipe.samples // recipe.store.shard)
-    shard = shard_seconds(recipe, min(recipe.samples, recipe.store.shard))
+    largest_shard = min(len(samples), recipe.store.shard)
     # No shorter than the longest task: a field or a shard is the work of one process.
-    seconds = (max(max(passes, default=0.0), sum(passes) / workers)
-               + max(shard, shard_seconds(recipe, recipe.samples) / workers)) / speed
-    splits: Counter[str] = Counter()
-    for o in outlines:
-        splits[o.split] += recipe.samples // recipe.fields + (o.field < recipe.samples % recipe.fields)
+    start = _START + (_LOAD_ABTEM if any(not o.cached for o in outlines) else 0.0)
+    seconds = (start + max(max(passes, default=0.0), sum(passes) / workers)
+               + max(shard_seconds(recipe, largest_shard), shard_seconds(recipe, len(samples)) / workers)) / speed
     pixels = recipe.image.size**2
     sample = pixels * (4 * _KEPT["truth"] + 4 * _KEPT["distorted"] + 4 * _KEPT["displacement"] + _KEPT["mask"])
-    stacks = _KEPT["field"] * sum(o.bytes for o in outlines)
+    stacks = sum(o.bytes for o in outlines)
     # While a shard is written, its samples, one stacked array and the file of that array are in memory.
-    writing = (13 + 8) * pixels * min(recipe.samples, recipe.store.shard) / 1e9
-    at_hand = min(sum(o.bytes for o in outlines), 2**30) / 1e9
-    memory = _INTERPRETER + max(max((o.memory for o in outlines), default=0.0), writing + at_hand)
+    writing = (13 + 8) * pixels * largest_shard / 1e9 + min(stacks, 2**30) / 1e9
+    memory = _INTERPRETER + max(max((o.memory for o in outlines), default=0.0), writing)
     return Budget(
-        samples=recipe.samples, fields=recipe.fields, shards=shards, cached=sum(o.cached for o in outlines),
-        structures=len({o.structure for o in outlines}), splits=dict(splits), workers=workers, seconds=seconds,
-        bytes=round(recipe.samples * sample + stacks), memory=memory)
+        samples=len(samples), fields=len(outlines), shards=shard_count(len(samples), recipe.store.shard),
+        cached=sum(o.cached for o in outlines), structures=len({o.structure for o in outlines}),
+        splits=_splits(outlines, samples, recipe.fields), workers=workers, seconds=seconds,
+        bytes=round(len(samples) * sample + _KEPT["field"] * stacks), memory=memory)
+
+
+def _splits(outlines: Sequence[Outline], samples: range, fields: int) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for o in outlines:
+        counts[o.split] += len(range(samples.start + (o.field - samples.start) % fields, samples.stop, fields))
+    return dict(counts)

@@ -124,12 +124,8 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
     part = fields is not None or shards is not None
     if overwrite and (resume or part):
         raise StoreExistsError("--overwrite starts anew; it goes with neither --resume, --fields nor --shards")
-    everything = range(shard_count(recipe.samples, recipe.store.shard))
-    wanted_shards = _within(shards, everything, "shards") if shards is not None else () if part else everything
-    wanted_fields = {*_within(fields, range(recipe.fields), "fields")} if fields is not None else set[int]()
-    wanted_fields |= set(range(recipe.fields)) if not part else _needed(recipe, wanted_shards)
-    job = _Job(recipe, path, tuple(sorted(wanted_fields)), tuple(wanted_shards), resume or part, overwrite,
-               progress or Silence(), engine)
+    wanted_fields, wanted_shards = _wanted(recipe, fields, shards)
+    job = _Job(recipe, path, wanted_fields, wanted_shards, resume or part, overwrite, progress or Silence(), engine)
     there = job.look()
     interrupted = False
     try:
@@ -143,6 +139,16 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
     if interrupted:
         raise KeyboardInterrupt(f"{path}: stopped; {_ENDING}")
     return path
+
+
+def _wanted(recipe: Recipe, fields: range | None, shards: range | None) -> tuple[tuple[int, ...], range]:
+    """Fields and shards to build: those that were named, with what they need; all where none were."""
+    everything = range(shard_count(recipe.samples, recipe.store.shard))
+    if fields is None and shards is None:
+        return tuple(range(recipe.fields)), everything
+    rendered = _within(shards, everything, "shards") if shards is not None else range(0)
+    named = _within(fields, range(recipe.fields), "fields") if fields is not None else range(0)
+    return tuple(sorted({*named, *_needed(recipe, rendered)})), rendered
 
 
 def _within(wanted: range, count: range, what: str) -> range:
@@ -165,7 +171,7 @@ class _Job:
     recipe: Recipe
     path: Path
     fields: tuple[int, ...]
-    shards: tuple[int, ...]
+    shards: range
     joins: bool
     overwrite: bool
     progress: Progress
@@ -194,11 +200,12 @@ class _Job:
     def run(self, team: Team, there: Store | None) -> None:
         """Do what is left to do."""
         if there is None:
-            outlines = self._outline(team, tuple(range(self.recipe.fields)))
+            outlines = outline_all(team, self.recipe, tuple(range(self.recipe.fields)), self.engine, self.progress)
             there = self._create(list(outlines.values()))
         else:
-            done = there.finished("field")
-            outlines = self._outline(team, tuple(j for j in self.fields if j not in done))
+            done = there.intact("field")
+            left = tuple(j for j in self.fields if j not in done)
+            outlines = outline_all(team, self.recipe, left, self.engine, self.progress)
         try:
             self._simulate(team, there, outlines)
             self._render(team, there)
@@ -213,26 +220,15 @@ class _Job:
                 raise
             return self._join()  # another slice was faster
 
-    def _outline(self, team: Team, fields: tuple[int, ...]) -> dict[int, Outline]:
-        found: dict[int, Outline] = {}
-
-        def done(task: Task[list[Outline]], outlines: list[Outline]) -> None:
-            found.update({o.field: o for o in outlines})
-            self.progress.step(len(outlines), task.name)
-
-        self.progress.begin("specimens", len(fields))
-        team.run(outline_tasks(self.recipe, fields, team.count, self.engine), done)
-        return dict(sorted(found.items()))
-
     def _simulate(self, team: Team, there: Store, outlines: dict[int, Outline]) -> None:
-        finished = there.finished("field")
+        finished = there.intact("field")
         seconds = {j: field_seconds(self.recipe, outlines[j]) for j in self.fields if j not in finished}
         # The longest first: the processes then end at about the same time.
         order = sorted(seconds, key=lambda j: (-seconds[j], j))
         self._run(team, "fields", [FieldTask(self.path, self.recipe, j, seconds[j], self.engine) for j in order])
 
     def _render(self, team: Team, there: Store) -> None:
-        finished = there.finished("shard")
+        finished = there.intact("shard")
         tasks = [ShardTask(self.path, self.recipe, n, shard_seconds(self.recipe, len(there.samples_of(n))), self.engine)
                  for n in self.shards if n not in finished]
         self._run(team, "shards", tasks)
@@ -257,13 +253,24 @@ class _Job:
         team.run(tasks, done, held)
 
 
-def outline_tasks(recipe: Recipe, fields: Sequence[int], workers: int, engine: Engine) -> list[OutlineTask]:
-    """Tasks that outline some fields, a few in each."""
-    each = max(1, min(_OUTLINES, len(fields) // (2 * workers)))
-    return [OutlineTask(recipe, tuple(fields[n:n + each]), engine) for n in range(0, len(fields), each)]
+def outline_all(team: Team, recipe: Recipe, fields: Sequence[int], engine: Engine,
+                progress: Progress) -> dict[int, Outline]:
+    """Outlines of some fields, by index and in order."""
+    found: dict[int, Outline] = {}
+
+    def done(task: Task[list[Outline]], outlines: list[Outline]) -> None:
+        found.update({o.field: o for o in outlines})
+        progress.step(len(outlines), task.name)
+
+    each = max(1, min(_OUTLINES, len(fields) // (2 * team.count)))
+    tasks = [OutlineTask(recipe, tuple(fields[n:n + each]), engine) for n in range(0, len(fields), each)]
+    progress.begin("specimens", len(fields))
+    team.run(tasks, done)
+    return dict(sorted(found.items()))
 
 
-def plan(recipe: Recipe, workers: int | None = None, engine: Engine = _DEFAULT) -> Budget:
+def plan(recipe: Recipe, workers: int | None = None, fields: range | None = None, shards: range | None = None,
+         progress: Progress | None = None, engine: Engine = _DEFAULT) -> Budget:
     """What a build will cost; simulates nothing and writes nothing.
 
     Parameters
@@ -272,6 +279,10 @@ def plan(recipe: Recipe, workers: int | None = None, engine: Engine = _DEFAULT) 
         What to build.
     workers : int, optional
         Processes that the build may use; by default one for each core.
+    fields, shards : range, optional
+        Build these only.
+    progress : Progress, optional
+        Who wants to know how far it is.
     engine : Engine, optional
         Other functions to outline with.
 
@@ -281,7 +292,9 @@ def plan(recipe: Recipe, workers: int | None = None, engine: Engine = _DEFAULT) 
         Whatever would stop the build before it starts.
     """
     count = workers or usable_cores()
-    found: list[Outline] = []
+    wanted_fields, wanted_shards = _wanted(recipe, fields, shards)
     with Team(count) as team:
-        team.run(outline_tasks(recipe, range(recipe.fields), count, engine), lambda _, outlines: found.extend(outlines))
-    return budget(recipe, sorted(found, key=lambda o: o.field), count, machine_speed())
+        found = outline_all(team, recipe, wanted_fields, engine, progress or Silence())
+    size = recipe.store.shard
+    samples = range(wanted_shards.start * size, min(recipe.samples, wanted_shards.stop * size))
+    return budget(recipe, list(found.values()), samples, count, machine_speed())

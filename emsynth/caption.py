@@ -8,7 +8,7 @@ from typing import Any
 from emsynth.draw import Drawable, number
 from emsynth.sample import Sample
 
-_WIDEST = 46  # characters that fit beside the pictures
+_WIDEST = 43  # characters that fit beside the pictures
 
 
 def heading(sample: Sample) -> str:
@@ -44,9 +44,10 @@ def caption(sample: Sample) -> list[tuple[str, str]]:
     per_area = sample.expected_counts / sample.sampling**2
     found.append(("dose", f"{_short(sample.expected_counts)} e/px, {_short(per_area)} e/Å² on the detector"))
     found.append(("scan time", f"dwell {_time(drawn.distort.dwell)}, fly-back {_time(drawn.distort.fly_back)}"))
+    if number(drawn.distort.undistorted) == 1:
+        return [*found, ("distortion", "none: the image is the truth")]
     found += _stages("scan", drawn.distort.scan, _SCAN)
-    found += _stages("detection", drawn.distort.detector, _DETECTOR)
-    return found
+    return found + _stages("detection", drawn.distort.detector, _DETECTOR)
 
 
 def _specimen(sample: Sample) -> str:
@@ -68,7 +69,7 @@ def _microscope(sample: Sample) -> list[tuple[str, str]]:
         return [("detector", sample.detector)]
     inner, outer = used.detector_angles()[sample.detector]
     probe = [f"{number(used.energy) / 1e3:.3g} kV", f"{number(used.convergence):.3g} mrad",
-             f"defocus {number(used.defocus):.3g} Å"]
+             f"defocus {number(used.defocus):.3g} Å".replace("-", "−")]
     if number(used.spherical):
         probe.append(f"C₃ {number(used.spherical) / 1e7:.2g} mm")
     return [("detector", f"{sample.detector}, {inner:.3g} to {outer:.3g} mrad"), ("probe", ", ".join(probe))]
@@ -86,7 +87,7 @@ _DETECTOR: dict[str, Callable[[Any], str]] = {
     "line_noise": lambda s: f"line noise {number(s.sigma):.2%}",
     "read_noise": lambda s: f"read noise {_short(s.sigma)} e",
     "gain": lambda s: f"{_short(s.gain)} ADU/e",
-    "black_level": lambda s: f"black level {number(s.level):.0%}",
+    "black_level": lambda s: f"black level {number(s.level):.0%}".replace("-", "−"),
     "saturation": lambda s: f"saturation at {_short(s.level)}×",
     "quantise": lambda s: f"{number(s.levels):.0f} levels",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from emsynth import __version__
-from emsynth.errors import EmsynthError, StoreError
+from emsynth.errors import EmsynthError, RecipeError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +68,11 @@ Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be given several times.")]
 
 
+def _flag(*names: str, about: str) -> Any:
+    # The help of a flag should not say that it takes a <bool>.
+    return typer.Option(*names, metavar=" ", help=about)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"emsynth {__version__}")
@@ -76,8 +80,8 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def emsynth(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_version,
-                                                  is_eager=True)] = False) -> None:
+def emsynth(version: Annotated[bool, typer.Option("--version", metavar=" ", help="Show the version and exit.",
+                                                  callback=_version, is_eager=True)] = False) -> None:
     """Simulated electron micrographs with the distortions of a real instrument: pairs of truth and distorted image."""
 
 
@@ -86,14 +90,14 @@ def build(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(help="Where to; by default datasets/<name>.zarr.")] = None,
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; by default one per core.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="A:B", help="Simulate only fields A to B - 1.")] = None,
     shards: Annotated[str | None, typer.Option(metavar="A:B", help="Render only shards A to B - 1, and simulate the "
                                                                    "fields that they need.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a data set that is there.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and build nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    resume: Annotated[bool, _flag("--resume", about="Go on with a data set that is there.")] = False,
+    overwrite: Annotated[bool, _flag("--overwrite", about="Replace a data set that is there.")] = False,
+    dry_run: Annotated[bool, _flag("--dry-run", about="Say what it would cost, and build nothing.")] = False,
+    quiet: Annotated[bool, _flag("--quiet", "-q", about="No progress on stderr.")] = False,
 ) -> None:
     """Build a data set: simulate the fields of a recipe, and render its pairs of truth and distorted image."""
     if resume and overwrite:
@@ -105,13 +109,13 @@ def build(
 
     read = Recipe.load(recipe, settings or [])
     count = shard_count(read.samples, read.store.shard)
-    part = {"fields": builder.part_range(fields, read.fields, "--fields") if fields is not None else None,
-            "shards": builder.part_range(shards, count, "--shards") if shards is not None else None}
+    of_fields = None if fields is None else builder.part_range(fields, read.fields, "--fields")
+    of_shards = None if shards is None else builder.part_range(shards, count, "--shards")
     if dry_run:
         _print_cost(builder.plan(read, workers), out or Path("datasets") / f"{read.name}.zarr")
         return
     with Watch(_stderr(), quiet) as watch:
-        path = builder.build(read, out, workers, **part, resume=resume, overwrite=overwrite, progress=watch)
+        path = builder.build(read, out, workers, of_fields, of_shards, resume, overwrite, watch)
     typer.echo(path)
 
 
@@ -149,18 +153,21 @@ def check(recipe: RecipeArgument, settings: Settings = None) -> None:
 
 
 def _outlines(recipe: Recipe) -> list[Outline]:
+    """What some fields will be; the errors of all of them, where one cannot be."""
     import time
 
     from emsynth.passes import outline
 
-    began, seen = time.monotonic(), list[Any]()
+    began, seen, wrong = time.monotonic(), list[Any](), dict[str, str]()
     for field in range(min(recipe.fields, _CHECK_FIELDS)):
         try:
             seen.append(outline(recipe, field))
         except EmsynthError as error:
-            raise type(error)(f"field {field}: {error}") from None
+            wrong.setdefault(str(error), f"field {field}: {error}")
         if time.monotonic() - began > _CHECK_SECONDS:
             break
+    if wrong:
+        raise RecipeError("\n".join(wrong.values()))
     return seen
 
 
@@ -176,14 +183,14 @@ def _print_recipe(recipe: Recipe) -> None:
     table.add_column("value", overflow="fold")
     table.add_column("allowed", style="dim", no_wrap=True)
     for row in rows(recipe):
-        table.add_row(Text("  " * row.depth + row.key, style="" if row.value else "bold"), Text(row.value), row.allowed)
+        table.add_row(Text("  " * row.depth + row.key, style="bold" if row.part else ""), Text(row.value), row.allowed)
     _stdout().print(table)
 
 
 @app.command(epilog="Example: emsynth preview stem_hd -n 4 --out sheet.html")
 def preview(
     source: Annotated[str, typer.Argument(metavar="RECIPE|DATASET", help="A recipe, or a data set.")],
-    count: Annotated[int, typer.Option("-n", min=1, max=24, help="Samples to show.")] = 6,
+    count: Annotated[int, typer.Option("-n", min=1, max=24, metavar="N", help="Samples to show.")] = 6,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .png or .html file; by default "
                                                                   "<name>-preview.png here.")] = None,
     settings: Settings = None,
@@ -193,7 +200,7 @@ def preview(
     from emsynth.recipe import Recipe
 
     console = _stderr()
-    if Path(source).is_dir():
+    if Path(source).is_dir() or source.rstrip("/").endswith(".zarr"):
         if settings:
             raise typer.BadParameter("a data set cannot be changed; give --set with a recipe")
         target = out or Path(f"{Path(source).resolve().stem}-preview.png")
@@ -221,8 +228,7 @@ def verify(dataset: DatasetArgument) -> None:
     if wrong:
         for line in wrong:
             typer.echo(f"{dataset}: {line}")
-        _complain(f"{dataset}: {len(wrong)} of its parts are not as they were written; build with --resume to mend them")
-        raise typer.Exit(FAILED)
+        raise StoreError(f"{dataset}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} not as written")
     typer.echo(f"{dataset}: every checksum is right")
 
 

@@ -61,6 +61,10 @@ class Store:
         """Numbers of the finished parts; `kind` is ``"field"`` or ``"shard"``."""
         return manifest.finished(self.path, kind)
 
+    def intact(self, kind: str) -> frozenset[int]:
+        """Numbers of the finished parts whose files are all there in full length."""
+        return frozenset(n for n in self.finished(kind) if manifest.intact(self.path, manifest.part_name(kind, n)))
+
     @property
     def complete(self) -> bool:
         """Whether every field and every shard is finished."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -55,7 +54,8 @@ class Document:
         try:
             value = _plain(YAML(typ="rt").load(text), (), {})
         except YAMLError:
-            raise RecipeError(f"--set {setting}: {text!r} is not YAML; quote it, e.g. --set \"{key}='{text}'\"") from None
+            raise RecipeError(f"--set {setting}: {text!r} is not YAML; quote it, e.g. "
+                              f"--set \"{key}='{text}'\"") from None
         node: Any = self.content
         path: list[Step] = []
         for step in steps[:-1]:
@@ -68,21 +68,31 @@ class Document:
         node[last] = value
         self.overridden[(*path, last)] = setting
 
-    def resolve_files(self, *below: Step) -> None:
-        """Make each ``file:`` below a key absolute: relative to the recipe, or to here where ``--set`` gave it."""
-        self._resolve(self.content, (), below)
+    def resolve_files(self, *below: Step) -> list[str]:
+        """Make each ``file:`` below a key absolute: relative to the recipe, or to here where ``--set`` gave it.
 
-    def _resolve(self, node: Any, at: tuple[Step, ...], below: tuple[Step, ...]) -> None:
+        Returns
+        -------
+        list of str
+            One complaint for each file that is not there.
+        """
+        return list(self._resolve(self.content, (), below))
+
+    def _resolve(self, node: Any, at: tuple[Step, ...], below: tuple[Step, ...]) -> Iterator[str]:
         if isinstance(node, dict):
             for key, value in node.items():
                 if key == "file" and at[:len(below)] == below:
                     base = Path.cwd() if self._setting((*at, key)) else self.path.parent
                     node[key] = _absolute(value, base)
+                    for name in _files(node[key]):
+                        if not Path(name).is_file():
+                            yield self.line((*at, key), f"{name}: no such file; a path is relative to the recipe, "
+                                                        f"with --set to the working directory")
                 else:
-                    self._resolve(value, (*at, key), below)
+                    yield from self._resolve(value, (*at, key), below)
         elif isinstance(node, list):
             for number, value in enumerate(node):
-                self._resolve(value, (*at, number), below)
+                yield from self._resolve(value, (*at, number), below)
 
     def _setting(self, at: tuple[Step, ...]) -> str | None:
         for length in range(len(at), 0, -1):
@@ -95,10 +105,23 @@ class Document:
         setting = self._setting(at)
         if setting is not None:
             return f"--set {setting}"
-        for length in range(len(at), 0, -1):
-            if at[:length] in self.lines:
-                return f"{self.path}:{self.lines[at[:length]]}"
-        return f"{self.path}:1"
+        return f"{self.path}:{self.number(at)}"
+
+    def number(self, at: tuple[Step, ...]) -> int:
+        """Line of a path of keys, or of the part that it would stand in."""
+        return next((self.lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self.lines), 1)
+
+    def line(self, at: tuple[Step, ...], message: str) -> str:
+        """``place: path: message`` of a path of keys."""
+        return f"{self.place(at)}: {'.'.join(map(str, at)) or 'recipe'}: {message}"
+
+    def node(self, at: tuple[Step, ...]) -> Any:
+        """What stands at a path of keys that the document has; None where it has not."""
+        node: Any = self.content
+        for step in at:
+            inside = (isinstance(node, dict) and step in node) or (isinstance(node, list) and isinstance(step, int))
+            node = node[step] if inside else None
+        return node
 
     def follow(self, loc: tuple[Step, ...]) -> tuple[Step, ...]:
         """The document's own path of a pydantic location, which also names the members of unions."""
@@ -157,9 +180,7 @@ def read(path: Path) -> Document:
     try:
         loaded = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+        raise RecipeError(_not_yaml(path, error)) from None
     except YAMLError as error:
         raise RecipeError(f"{path}:1: not valid YAML: {str(error).splitlines()[0]}") from None
     if loaded is None:
@@ -167,19 +188,40 @@ def read(path: Path) -> Document:
     lines: dict[tuple[Step, ...], int] = {}
     content = _plain(loaded, (), lines)
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys, not a {type(content).__name__}")
+        what = "a list" if isinstance(content, list) else f"the single value {content!r}"
+        raise RecipeError(f"{path}:1: a recipe is a mapping of keys such as `name: stem_hd`, and this is {what}")
     return Document(path, content, lines)
+
+
+_YAML_HINTS = {
+    "cannot start any token": "YAML is indented with spaces, never with tabs",
+    "mapping values are not allowed": "look for a missing colon in the line above, or a wrong indentation",
+    "another document": "a recipe is one document; remove the line ---",
+    "undefined alias": "quote a value that begins with *",
+    "could not find expected ':'": "a key is followed by a colon and a space",
+    "did not find expected": "look for a wrong indentation, or a bracket that is not closed",
+    "expected <block end>": "look for a wrong indentation in the lines above",
+}
+
+
+def _not_yaml(path: Path, error: MarkedYAMLError) -> str:
+    mark, start = error.problem_mark or error.context_mark, error.context_mark
+    said = " ".join(str(error.problem or error.context).split())
+    hint = next((f"; {text}" for words, text in _YAML_HINTS.items() if words in said), "")
+    if start is not None and mark is not None and start.line < mark.line and "flow" in str(error.context):
+        hint = f"; a bracket that is opened in line {start.line + 1} is not closed"
+    return f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {said}{hint}"
 
 
 def _plain(node: Any, at: tuple[Step, ...], lines: dict[tuple[Step, ...], int]) -> Any:
     """Plain dict, list, str, int, float, bool, None of a ruamel node; notes the line of each path."""
     if isinstance(node, dict):
         for key in node:
-            lines[(*at, key)] = node.lc.key(key)[0] + 1 if hasattr(node, "lc") else 1
-        return {str(key): _plain(value, (*at, key), lines) for key, value in node.items()}
+            lines[(*at, str(key))] = node.lc.key(key)[0] + 1 if hasattr(node, "lc") else 1
+        return {str(key): _plain(value, (*at, str(key)), lines) for key, value in node.items()}
     if isinstance(node, list):
         for number in range(len(node)):
-            lines[(*at, number)] = node.lc.item(number)[0] + 1
+            lines[(*at, number)] = cast(Any, node).lc.item(number)[0] + 1
         return [_plain(value, (*at, number), lines) for number, value in enumerate(node)]
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
@@ -187,20 +229,33 @@ def _plain(node: Any, at: tuple[Step, ...], lines: dict[tuple[Step, ...], int]) 
     return node if node is None else str(node)
 
 
-def _entry(node: Any, step: str, setting: str) -> Step:
-    """Key or list index that a step of a dotted key means."""
+def entry(node: Any, step: str) -> Step | None:
+    """Key or list index that a step of a dotted key means: an index, or the stage or name of an entry; None if none."""
     if isinstance(node, dict):
-        return step
+        return step if step in node else None
     if isinstance(node, list):
-        named = [n for n, value in enumerate(node) if isinstance(value, dict)
-                 and step in (value.get("stage"), value.get("name"))]
-        if named:
-            return named[0]
-        if step.isdigit() and int(step) < len(node):
-            return int(step)
-        raise RecipeError(f"--set {setting}: {step!r} is none of the {len(node)} entries there; give a number below "
-                          f"{len(node)}, or the stage or name of an entry that the recipe has")
-    raise RecipeError(f"--set {setting}: {step!r} stands below a plain value, which has no keys")
+        for n, value in enumerate(node):
+            if isinstance(value, dict) and step in (value.get("stage"), value.get("name")):
+                return n
+        return int(step) if step.isdigit() and int(step) < len(node) else None
+    return None
+
+
+def _entry(node: Any, step: str, setting: str) -> Step:
+    """As `entry`, of a setting, which may add a key."""
+    found = entry(node, step)
+    if found is not None or isinstance(node, dict):
+        return step if found is None else found
+    if isinstance(node, list):
+        names = [str(e.get("stage") or e.get("name") or n) if isinstance(e, dict) else str(n) for n, e in enumerate(node)]
+        raise RecipeError(f"--set {setting}: {step!r} is none of the entries there; give one of {', '.join(names)}, or "
+                          f"a number from 0 to {len(node) - 1}")
+    raise RecipeError(f"--set {setting}: {step!r} stands below a plain value, which has no keys; leave it out")
+
+
+def _files(value: Any) -> list[str]:
+    names = value.get("values") if isinstance(value, dict) else [value]
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _absolute(value: Any, base: Path) -> Any:
@@ -209,66 +264,3 @@ def _absolute(value: Any, base: Path) -> Any:
     if isinstance(value, dict) and isinstance(value.get("values"), list):
         return {**value, "values": [_absolute(v, base) for v in value["values"]]}
     return value
-
-
-def explain(error: ValidationError, document: Document) -> list[str]:
-    """One line per mistake: ``file:line: path: message``.
-
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-        What pydantic found.
-    document : Document
-        Where the values came from.
-
-    Returns
-    -------
-    list of str
-        In the order of the document; several complaints about one value become one.
-    """
-    found: dict[tuple[Step, ...], str] = {}
-    for item in error.errors():
-        at = document.follow(item["loc"])
-        if item["type"] in ("missing", "unknown_key"):
-            at = (*at, item["ctx"]["key"] if item["type"] == "unknown_key" else str(item["loc"][-1]))
-        message = _message(item, at)
-        # A union complains once per member: the member whose tag was meant says it best.
-        if at not in found or _rank(item) > _rank_of(found[at]):
-            found[at] = message
-    # "a mapping is not a number" says nothing where the mapping has its own complaint.
-    found = {at: message for at, message in found.items()
-             if not (" is not " in message and any(len(other) > len(at) and other[:len(at)] == at for other in found))}
-    rows = [(document.place(at), ".".join(map(str, at)) or "recipe", message) for at, message in found.items()]
-    return [f"{place}: {path}: {message}" for place, path, message in rows]
-
-
-_NUMBER = "a number, or a distribution such as {dist: uniform, low: 1, high: 2}"
-
-
-def _rank(item: Any) -> int:
-    return 0 if item["type"].endswith(("_type", "_parsing")) else 1
-
-
-def _rank_of(message: str) -> int:
-    return 0 if " is not " in message else 1
-
-
-def _message(item: Any, at: tuple[Step, ...]) -> str:
-    kind, value, context = item["type"], item["input"], item.get("ctx", {})
-    if kind == "missing":
-        return "is missing, and has no default"
-    if kind == "unknown_key":
-        return str(item["msg"])
-    if kind == "union_tag_invalid":
-        tags = re.findall(r"'([^']+)'", context["expected_tags"])
-        near = difflib.get_close_matches(str(context["tag"]), tags, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{context['discriminator'].strip(chr(39))} {context['tag']!r} is unknown{hint} (allowed: {', '.join(tags)})"
-    if kind == "union_tag_not_found":
-        return f"needs a key {context['discriminator']} that says what it is"
-    if kind.startswith("float") or kind == "model_attributes_type" and not isinstance(value, dict):
-        return f"{value!r} is not {_NUMBER}"
-    said = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    if kind == "value_error":
-        return said
-    return f"{value!r} is not allowed here; it should be {said}"

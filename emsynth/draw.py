@@ -9,13 +9,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
 def stream_key(seed: int, index: int, name: str) -> int:
@@ -72,16 +81,34 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _known_keys(cls, content: Any) -> Any:
-        for key in content if isinstance(content, dict) else ():
-            if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise PydanticCustomError("unknown_key", "unknown key{hint} (allowed: {allowed})",
-                                          {"key": str(key), "hint": hint, "allowed": ", ".join(cls.model_fields)})
-        return content
+    def _known_keys(cls, content: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(content)
+        except ValidationError as error:
+            found = [_named(item, cls.model_fields) for item in error.errors()]
+            raise ValidationError.from_exception_data(cls.__name__, found) from None
+
+
+def _named(item: ErrorDetails, allowed: Iterable[str]) -> InitErrorDetails:
+    """A complaint as it is, or, of a key that is not allowed, one that says which keys are."""
+    if item["type"] != "extra_forbidden" or len(item["loc"]) > 1:
+        return _again(item)
+    key = str(item["loc"][0])
+    near = difflib.get_close_matches(key, allowed, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return {"type": PydanticCustomError("unknown_key", "unknown key{hint} (allowed: {allowed})",
+                                        {"key": key, "hint": hint, "allowed": ", ".join(allowed)}),
+            "loc": (), "input": item["input"]}
+
+
+def _again(item: ErrorDetails) -> InitErrorDetails:
+    """A complaint that was raised once, to be raised again among others."""
+    kind, context = item["type"], item.get("ctx", {})
+    ours = kind in ("unknown_key", "truth_value")
+    return {"type": PydanticCustomError(kind, item["msg"], context) if ours else kind,
+            "loc": item["loc"], "input": item["input"], "ctx": context}
 
 
 class Distribution(Strict):
@@ -148,7 +175,8 @@ class Normal(Distribution):
     def _reachable(self) -> Self:
         low, high = self.support()
         if low > high or high < self.mean - 4 * self.sd or low > self.mean + 4 * self.sd:
-            raise ValueError(f"low {low:g} to high {high:g} holds next to nothing of a normal {self.mean:g} ± {self.sd:g}")
+            raise ValueError(f"low {low:g} to high {high:g} holds next to nothing of a normal {self.mean:g} ± "
+                             f"{self.sd:g}")
         return self
 
     def support(self) -> tuple[float, float]:
@@ -219,8 +247,10 @@ class Deal(Distribution):
 
 
 def _span(values: tuple[Any, ...]) -> tuple[float, float]:
-    numbers = [float(v) for v in values]
-    return min(numbers), max(numbers)
+    wrong = [v for v in values if not isinstance(v, int | float)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not a number; all values of this distribution must be")
+    return float(min(values)), float(max(values))
 
 
 AnyDistribution = Annotated[Uniform | LogUniform | Normal | Choice | Deal, Field(discriminator="dist")]
@@ -259,24 +289,29 @@ def number(drawn: Quantity) -> float:
     """The plain number of a drawn recipe; TypeError where it is still a distribution."""
     if isinstance(drawn, Distribution):
         raise TypeError(f"{drawn!r} has not been drawn: call .draw(index) on the recipe first")
-    return float(cast(float, drawn))
+    return float(drawn)
 
 
 class Drawable(Strict):
     """A part of a recipe: frozen, strict about unknown keys, with a unit and a range on every number."""
 
     # Of the whole model, because a union cannot be discriminated by a field that has a validator before it.
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _no_truth_values(cls, content: Any) -> Any:
+    def _no_truth_values(cls, content: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         found: list[InitErrorDetails] = [
             {"type": PydanticCustomError("truth_value", "{shown} is not a number or a word; quote it if it is a name",
                                          {"shown": str(value).lower()}), "loc": (name,), "input": value}
             for name, value in (content.items() if isinstance(content, dict) else ())
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool]
+        try:
+            made = validate(content)
+        except ValidationError as error:
+            said = {item["loc"] for item in found}
+            found += [_again(item) for item in error.errors() if item["loc"][:1] not in said]
         if found:
             raise ValidationError.from_exception_data(cls.__name__, found)
-        return content
+        return made
 
     @field_validator("*")
     @classmethod

@@ -65,8 +65,7 @@ LAYOUT = (
     ArrayLayout("truth", _PICTURE, "f4", "ADU", "expected value of the detector's output without scan displacement, "
                 "MTF, streaks, saturation and defects"),
     ArrayLayout("distorted", _PICTURE, "f4", "ADU", "what the detector put out"),
-    ArrayLayout("displacement", ("sample", "axis", "y", "x"), "f2", "px", "position of the probe minus position of the "
-                "truth"),
+    ArrayLayout("displacement", ("sample", "axis", "y", "x"), "f2", "px", "probe position minus truth position"),
     ArrayLayout("affine", ("sample", "axis", "coefficient"), "f8", "px", "part of the displacement that is affine: "
                 "affine @ [row, col, 1]"),
     ArrayLayout("mask", _PICTURE, "u1", "", "bits of pixels that are not what the detector counted; see flag_meanings"),
@@ -83,8 +82,8 @@ LAYOUT = (
     ArrayLayout("black_level", ("sample",), "f8", "ADU", "detector output at no electrons"),
     ArrayLayout("step", ("sample",), "f8", "ADU", "quantisation step, 0 for none"),
     ArrayLayout("column_count", ("sample",), "i4", "", "atom columns in the window"),
-    ArrayLayout("column_position", ("sample", "column", "axis"), "f4", "px", "atom columns in the truth; the centres of "
-                "pixels are whole numbers; NaN beyond column_count"),
+    ArrayLayout("column_position", ("sample", "column", "axis"), "f4", "px", "atom columns in the truth; pixel centres "
+                "are whole numbers; NaN beyond column_count"),
     ArrayLayout("column_number", ("sample", "column"), "u1", "", "atomic number of the column's heaviest element; 0 "
                 "beyond column_count"),
     ArrayLayout("column_intensity", ("sample", "column"), "f4", "ADU px2", "truth integrated over the column's "

@@ -96,6 +96,16 @@ def finished(store: Path, kind: str) -> frozenset[int]:
     return frozenset(int(m[1]) for name in names if (m := re.fullmatch(rf"{kind}-(\d+)\.json", name)))
 
 
+def intact(store: Path, part: str) -> bool:
+    """Whether a part is finished and its files are all there in full length; a quick look, `verify` reads them."""
+    try:
+        content = read(store, part)
+        files = {} if content is None else content["files"]
+        return bool(files) and all(os.path.getsize(store / n) == entry["bytes"] for n, entry in files.items())
+    except (OSError, IntegrityError):
+        return False
+
+
 def checksums(store: Path) -> dict[str, str]:
     """Digest of every finished part, and of all together as ``"total"``.
 

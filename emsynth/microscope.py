@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from emsynth.draw import Drawable, Quantity, Streams, number, quantity
+from emsynth.errors import RecipeError
 
 # CODATA 2018: h²/2mₑe and e/2mₑc², for the relativistic wavelength.
 _WAVELENGTH_SQUARED = 150.412_596
@@ -61,6 +62,8 @@ class Microscope(Drawable):
     """
 
     weight: float = Field(1.0, ge=0, description="share of the fields where several microscopes are listed")
+    looks_at: Annotated[tuple[Literal["crystal", "nanoparticle", "amorphous"], ...], Field(min_length=1)] = Field(
+        ("crystal", "nanoparticle", "amorphous"), description="kinds of specimen that it is used for")
     energy: Quantity = quantity(200e3, unit="eV", low=30e3, high=1000e3, about="beam energy")
     convergence: Quantity = quantity(20.0, unit="mrad", low=1, high=60, about="convergence semi-angle")
     defocus: Quantity = quantity(0.0, unit="Å", low=-5000, high=5000, about="defocus, positive is underfocus")
@@ -127,10 +130,27 @@ class Microscope(Drawable):
         return 2 * math.pi / self.wavelength * (second + third + angle**4 / 4 * number(self.spherical))
 
 
-def choose(microscopes: tuple[Microscope, ...], streams: Streams) -> Microscope:
-    """One of several microscopes, by weight, with every distribution in it drawn."""
-    weights = np.array([m.weight for m in microscopes])
-    chosen = 0
-    if len(microscopes) > 1:
-        chosen = int(streams.generator("microscope").choice(len(microscopes), p=weights / weights.sum()))
-    return microscopes[chosen].draw(streams, "microscope")
+def choose(microscopes: tuple[Microscope, ...], kind: str, streams: Streams) -> Microscope:
+    """One of several microscopes, by weight, with every distribution in it drawn.
+
+    Parameters
+    ----------
+    microscopes : tuple of Microscope
+        The recipe's.
+    kind : str
+        Kind of the specimen; microscopes that are not used for it are left out.
+    streams : Streams
+        Random streams of the field.
+
+    Raises
+    ------
+    RecipeError
+        Where no microscope is used for that kind.
+    """
+    suited = [m for m in microscopes if kind in m.looks_at and m.weight > 0]
+    if not suited:
+        raise RecipeError(f"microscope: none of them looks at a specimen of kind {kind!r}; add {kind!r} to a looks_at "
+                          f"(with a weight above 0)")
+    weights = np.array([m.weight for m in suited])
+    chosen = int(streams.generator("microscope").choice(len(suited), p=weights / weights.sum()))
+    return suited[chosen].draw(streams, "microscope")

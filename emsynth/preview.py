@@ -20,11 +20,12 @@ from emsynth.recipe import Recipe
 from emsynth.resolved import Row, rows
 from emsynth.sample import Sample, render
 from emsynth.sheet import draw_sheet
-from emsynth.store import open_dataset, read_sample
+from emsynth.store import describe, open_dataset, read_sample
 
 # How far a preview of a recipe looks for fields and samples that differ.
 _FIELDS_SEEN = 12
 _SAMPLES_PER_FIELD = 24
+_SAMPLES_SEEN = 400
 
 Report = Callable[[str], None]
 
@@ -116,20 +117,26 @@ def preview_dataset(path: str | os.PathLike[str], out: str | os.PathLike[str], c
     finished = [i for shard in sorted(store.finished("shard")) for i in store.samples_of(shard)]
     if not finished:
         raise StoreError(f"{path}: no shard of it is finished yet; build with --resume to go on")
-    with open_dataset(path) as held:
-        scalars = held[["structure", "detector", "expected_counts"]].load()
-    candidates = [Traits(i, str(scalars["structure"].values[i]), str(scalars["detector"].values[i]),
-                         float(scalars["expected_counts"].values[i])) for i in finished]
-    samples = [read_sample(path, i) for i in choose(candidates, count)]
+    samples = [read_sample(path, i) for i in choose(_kept_traits(path, finished), count)]
     about = (f"{len(finished):,} of {store.samples:,} pairs from {store.fields:,} fields, seed {store.recipe.seed}, "
              f"recipe {str(store.attributes['recipe_digest'])[:12]}")
-    return _write(target, samples, store.recipe, about)
+    return _write(target, samples, store.recipe, about, describe(path))
+
+
+def _kept_traits(path: str | os.PathLike[str], finished: Sequence[int]) -> list[Traits]:
+    with open_dataset(path) as held:
+        seen = finished[::max(1, len(finished) // _SAMPLES_SEEN)]
+        kept = held[["structure", "detector", "expected_counts", "drawn"]].isel(sample=seen).load()
+    return [Traits(i, str(kept["structure"].values[n]), str(kept["detector"].values[n]),
+                   float(kept["expected_counts"].values[n]), '"undistorted":1.0' in str(kept["drawn"].values[n]))
+            for n, i in enumerate(seen)]
 
 
 def _fields(recipe: Recipe, count: int) -> dict[int, Outline]:
     """Few fields, of different structures: those in the cache before those that take little work."""
     seen = [outline(recipe, j) for j in range(min(recipe.fields, _FIELDS_SEEN))]
-    left, chosen = sorted(seen, key=lambda o: (not o.cached, o.work)), []
+    left = sorted(seen, key=lambda o: (not o.cached, o.work))
+    chosen: list[Outline] = []
     while left and len(chosen) < max(1, math.ceil(count / 2)):
         names = [o.structure for o in chosen]
         best = min(left, key=lambda o: (names.count(o.structure), left.index(o)))
@@ -139,7 +146,7 @@ def _fields(recipe: Recipe, count: int) -> dict[int, Outline]:
 
 
 def _samples_of(recipe: Recipe, field: int) -> list[int]:
-    return [i for i in range(field, recipe.samples, recipe.fields)][:_SAMPLES_PER_FIELD]
+    return list(range(field, recipe.samples, recipe.fields)[:_SAMPLES_PER_FIELD])
 
 
 def _drawn_traits(recipe: Recipe, found: Outline, index: int) -> Traits:
@@ -167,9 +174,12 @@ def writable(out: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(path: Path, samples: Sequence[Sample], recipe: Recipe, about: str) -> Path:
-    picture = draw_sheet(samples, recipe.name, about)
-    content = picture if path.suffix.lower() == ".png" else _page(picture, samples, recipe, about).encode()
+def _write(path: Path, samples: Sequence[Sample], recipe: Recipe, about: str,
+           summary: Sequence[tuple[str, str]] = ()) -> Path:
+    if path.suffix.lower() == ".png":
+        content = draw_sheet(samples, recipe.name, about)
+    else:
+        content = _page(draw_sheet(samples, "", ""), samples, recipe, about, summary).encode()
     try:
         path.write_bytes(content)
     except OSError as reason:
@@ -180,7 +190,8 @@ def _write(path: Path, samples: Sequence[Sample], recipe: Recipe, about: str) ->
 _STYLE = """
 body { font: 15px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff;
        max-width: 1500px; margin: 2em auto; padding: 0 1.5em; }
-h1 { font-size: 1.5em; margin: 0; } h2 { font-size: 1.1em; margin: 2em 0 .5em; } p { color: #6b6b6b; margin: .2em 0 1.4em; }
+h1 { font-size: 1.5em; margin: 0; }
+h2 { font-size: 1.1em; margin: 2em 0 .5em; } p { color: #6b6b6b; margin: .2em 0 1.4em; }
 img { width: 100%; height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .22em 1em .22em 0; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
@@ -189,15 +200,17 @@ tbody th { font-weight: normal; color: #6b6b6b; white-space: nowrap; } tr.part t
 """
 
 
-def _page(picture: bytes, samples: Sequence[Sample], recipe: Recipe, about: str) -> str:
+def _page(picture: bytes, samples: Sequence[Sample], recipe: Recipe, about: str,
+          summary: Sequence[tuple[str, str]]) -> str:
     """One HTML file that needs no other."""
     name = html.escape(recipe.name)
     image = base64.b64encode(picture).decode()
+    whole = f"<h2>Data set</h2>\n{_table([], [(Row(0, k, v), (v,)) for k, v in summary])}" if summary else ""
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name} – emsynth</title>'
             f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
             f"<body><h1>{name}</h1><p>{html.escape(about)}</p>\n"
             f'<img alt="Truth, distorted image and probe displacement of {len(samples)} samples" '
-            f'src="data:image/png;base64,{image}">\n<h2>Drawn values</h2>\n{_drawn_table(samples)}'
+            f'src="data:image/png;base64,{image}">\n{whole}\n<h2>Drawn values</h2>\n{_drawn_table(samples)}'
             f"\n<h2>Recipe</h2>\n{_recipe_table(recipe)}\n</body></html>\n")
 
 
@@ -205,9 +218,12 @@ def _cells(tag: str, words: Sequence[str]) -> str:
     return "".join(f"<{tag}>{html.escape(word)}</{tag}>" for word in words)
 
 
-def _body(lines: Sequence[tuple[Row, Sequence[str]]]) -> str:
-    return "".join(f'<tr{"" if any(values) else " class=part"}><th style="padding-left:{1.2 * row.depth:g}em">'
-                   f"{html.escape(row.key)}</th>{_cells('td', values)}</tr>\n" for row, values in lines)
+def _table(head: Sequence[str], lines: Sequence[tuple[Row, Sequence[str]]]) -> str:
+    body = "".join(f'<tr{"" if any(values) and not row.part else " class=part"}>'
+                   f'<th style="padding-left:{1.2 * row.depth:g}em">{html.escape(row.key)}</th>{_cells("td", values)}'
+                   f"</tr>\n" for row, values in lines)
+    top = f"<thead><tr>{_cells('th', head)}</tr></thead>" if head else ""
+    return f'<div class="wide"><table>{top}<tbody>\n{body}</tbody></table></div>'
 
 
 def _drawn_table(samples: Sequence[Sample]) -> str:
@@ -222,11 +238,8 @@ def _drawn_table(samples: Sequence[Sample]) -> str:
     order = sorted(found, key=lambda at: [list(found).index(at[:k]) for k in range(1, len(at) + 1)])
     lines = [(found[at][0], [found[at][1].get(n, "") for n in range(len(samples))]) for at in order
              if at[0] in ("image", "specimen", "microscope", "distort")]
-    head = _cells("th", ["", *(f"{s.index}: {heading(s)}" for s in samples)])
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{_body(lines)}</tbody></table></div>'
+    return _table(["", *(f"{s.index}: {heading(s)}" for s in samples)], lines)
 
 
 def _recipe_table(recipe: Recipe) -> str:
-    head = _cells("th", ["key", "value", "allowed"])
-    body = _body([(row, (row.value, row.allowed)) for row in rows(recipe)])
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    return _table(["key", "value", "allowed"], [(row, (row.value, row.allowed)) for row in rows(recipe)])

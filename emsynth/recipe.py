@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from emsynth import document
+from emsynth.complaints import explain
 from emsynth.distortion import Chain
 from emsynth.draw import Choice, Deal, Distribution, Drawable, Quantity, Streams, Uniform, Word, number, quantity
 from emsynth.errors import RecipeError
@@ -25,7 +26,8 @@ SPLITS = ("train", "val", "test")
 class Image(Drawable):
     """The window that a sample cuts out of a field."""
 
-    size: Annotated[int, Field(ge=16, le=4096)] = Field(256, description="rows and columns [px]")
+    size: Annotated[int, Field(ge=16, le=4096)] = Field(256, description="rows and columns [px]",
+                                                           json_schema_extra={"unit": "px"})
     pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=5, about="side of a pixel")
     rotation: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                   about="turn of the window on the field, from the column axis to the row axis")
@@ -118,11 +120,14 @@ class Recipe(Drawable):
         read = document.read(document.find(path_or_name))
         for override in overrides:
             read.override(override)
-        read.resolve_files("specimen")
+        wrong = read.resolve_files("specimen")
         try:
-            return cls.model_validate(read.content)
+            recipe = cls.model_validate(read.content)
         except ValidationError as error:
-            raise RecipeError("\n".join(document.explain(error, read))) from None
+            raise RecipeError("\n".join(explain(error, read) + wrong)) from None
+        if wrong:
+            raise RecipeError("\n".join(wrong))
+        return recipe
 
     def field_of(self, sample: int) -> int:
         """Field that sample `sample` is cut from; does not depend on the number of samples."""
@@ -144,7 +149,7 @@ class Recipe(Drawable):
         else:
             specimen, turn, path = self.specimen, field, "specimen"
         streams = Streams(self.seed, field, turn)
-        return specimen.draw(streams, path), choose(self.microscopes, streams), streams
+        return specimen.draw(streams, path), choose(self.microscopes, specimen.kind, streams), streams
 
     def draw(self, streams: Streams | int, path: str = "") -> Self:
         """The drawn recipe of one sample: the same type, plain numbers only.

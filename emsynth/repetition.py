@@ -70,6 +70,12 @@ class Replay:
     changed: tuple[str, ...]
     differences: tuple[Difference, ...]
 
+    def __str__(self) -> str:
+        how = (f"on another platform ({'; '.join(self.changed)}), to within {TOLERANCE:.1%} of the range in all but "
+               f"{EXEMPT:.0%} of the values") if self.changed else "bit for bit"
+        verdict = f"sample {self.index}: {'the same' if self.same else 'not the same'} {how}"
+        return "\n".join([verdict, *(f"  {d}" for d in self.differences)])
+
 
 def replay(path: str | os.PathLike[str], index: int) -> Replay:
     """Render sample `index` of a store from its drawn recipe and its stored field, and compare every array.

@@ -23,22 +23,25 @@ class Row:
         Number with unit, distribution, or nothing for a part that has rows of its own.
     allowed : str
         Range, or nothing.
+    part : bool
+        Whether it heads a part that has rows of its own.
     """
 
     depth: int
     key: str
     value: str
     allowed: str = ""
+    part: bool = False
 
 
 def rows(part: Drawable, depth: int = 0) -> Iterator[Row]:
     """Every value of a recipe, drawn or not, in the order of the document."""
     for name, value in _values(part):
         if isinstance(value, Drawable):
-            yield Row(depth, name, _tag(value))
+            yield Row(depth, name, _tag(value), part=True)
             yield from rows(value, depth + 1)
         elif isinstance(value, tuple) and value and isinstance(value[0], Drawable):
-            yield Row(depth, name, "")
+            yield Row(depth, name, "", part=True)
             yield from _listed(value, depth + 1)
         else:
             yield Row(depth, name, shown(value, _unit(part, name)), _allowed(part, name))
@@ -98,7 +101,7 @@ def _tag(part: Drawable) -> str:
 def _listed(parts: tuple[Drawable, ...], depth: int) -> Iterator[Row]:
     for number, part in enumerate(parts):
         title = getattr(part, "stage", None) or getattr(part, "name", None)
-        yield Row(depth, str(title or number), _tag(part))
+        yield Row(depth, str(title or number), _tag(part), part=True)
         yield from rows(part, depth + 1)
 
 

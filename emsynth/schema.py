@@ -3,48 +3,70 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from emsynth.recipe import Recipe
+from emsynth.specimen.amorphous import MATERIALS
+from emsynth.specimen.particle import SURFACES
 from emsynth.specimen.table import drawable_names
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SHARED = {5: "Distribution", 2: "Choosing"}  # the unions of distributions that stand at nearly every key, by length
 
 
 def recipe_schema() -> str:
     """The schema as JSON text, one stable form for one version of emsynth."""
     schema = Recipe.model_json_schema()
-    _walk(schema)
-    structure = schema["$defs"]["Crystal"]["properties"]["structure"]
-    _offer_names(structure, drawable_names())
-    return json.dumps({"$schema": _DIALECT, "title": "emsynth recipe", **{k: v for k, v in schema.items() if k != "title"}},
-                      indent=1, ensure_ascii=False) + "\n"
+    shared: dict[str, Any] = {}
+    schema = _readable(schema, shared)
+    schema["$defs"] = dict(sorted((schema["$defs"] | shared).items()))
+    for kind, key, names in (("Crystal", "structure", drawable_names()), ("Nanoparticle", "structure", SURFACES),
+                             ("Amorphous", "material", MATERIALS)):
+        _offer_names(schema["$defs"][kind]["properties"][key], names)
+    whole = {"$schema": _DIALECT, "title": "emsynth recipe", **schema}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
-def _walk(node: Any) -> None:
+def _readable(node: Any, shared: dict[str, Any]) -> Any:
+    """What pydantic says, as validators and editors understand it."""
     if isinstance(node, list):
-        for part in node:
-            _walk(part)
+        return [_readable(part, shared) for part in node]
     if not isinstance(node, dict):
-        return
-    if isinstance(node.get("low"), int | float) and isinstance(node.get("high"), int | float):
-        _bound(node)
-    # pydantic makes titles of the keys: noise in an editor's tooltip.
-    if isinstance(node.get("title"), str):
-        del node["title"]
-    for part in list(node.values()):
-        _walk(part)
+        return node
+    # Titles made of the keys are noise in a tooltip; `discriminator` is OpenAPI's, not JSON schema's.
+    made = {key: _readable(value, shared) for key, value in node.items()
+            if not (key == "title" and isinstance(value, str)) and key != "discriminator"}
+    if isinstance(made.get("low"), int | float) and isinstance(made.get("high"), int | float):
+        _bound(made, made.pop("low"), made.pop("high"))
+    if isinstance(made.get("properties"), dict):
+        _require_tags(made)
+    tag = node.get("discriminator")
+    return _share(made, shared) if isinstance(tag, dict) and tag.get("propertyName") == "dist" else made
 
 
-def _bound(node: dict[str, Any]) -> None:
-    """Turn our own `low` and `high` into what validators know."""
-    low, high = node.pop("low"), node.pop("high")
+def _share(union: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    name = _SHARED[len(union["oneOf"])]
+    shared[name] = {"oneOf": union["oneOf"]}
+    return {**{key: value for key, value in union.items() if key != "oneOf"}, "$ref": f"#/$defs/{name}"}
+
+
+def _bound(node: dict[str, Any], low: float, high: float) -> None:
     for plain in node.get("anyOf", [node]):
         if plain.get("type") in ("number", "integer"):
             plain |= {"minimum": low, "maximum": high}
 
 
-def _offer_names(node: dict[str, Any], names: tuple[str, ...]) -> None:
+def _require_tags(part: dict[str, Any]) -> None:
+    """The tag that says what a part is cannot be left out, though it has a default in Python."""
+    tags = [name for name, value in part["properties"].items() if isinstance(value, dict) and "const" in value]
+    for tag in tags:
+        part["properties"][tag].pop("default", None)
+    if tags:
+        part["required"] = [*tags, *part.get("required", [])]
+
+
+def _offer_names(node: dict[str, Any], names: Iterable[str]) -> None:
     for plain in node["anyOf"]:
         if plain.get("type") == "string":
             plain["enum"] = list(names)

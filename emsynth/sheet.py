@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _DOTS = 200
 _PANEL = 2.56
 _GAP = 0.10
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.15, 0.10, 0.80, 0.62
+_LEFT, _RIGHT, _TOP, _TOP_BARE, _BOTTOM = 0.15, 0.10, 0.80, 0.28, 0.62
 _TEXT = 3.35
 _COLUMNS = ("Truth", "Distorted", "Displacement, fast axis", "Displacement, slow axis")
 _INK, _SOFT, _MARK = "#1a1a1a", "#6b6b6b", "#ff9d2e"
@@ -48,7 +48,7 @@ def draw_sheet(samples: Sequence[Sample], title: str, about: str) -> bytes:
     samples : sequence of Sample
         One row of the sheet each.
     title, about : str
-        What stands above them.
+        What stands above them; no title where the page around the figure has one.
 
     Returns
     -------
@@ -58,13 +58,13 @@ def draw_sheet(samples: Sequence[Sample], title: str, about: str) -> bytes:
     # Matplotlib takes a second to import; no pyplot, which would keep figures in a global state.
     from matplotlib.figure import Figure
 
-    rows = len(samples)
-    page = _Page(_LEFT + 4 * _PANEL + 4 * _GAP + _TEXT + _RIGHT, _TOP + rows * _PANEL + (rows - 1) * _GAP + _BOTTOM)
+    rows, start = len(samples), _TOP if title else _TOP_BARE
+    page = _Page(_LEFT + 4 * _PANEL + 4 * _GAP + _TEXT + _RIGHT, start + rows * _PANEL + (rows - 1) * _GAP + _BOTTOM)
     figure = Figure(figsize=(page.width, page.height), dpi=_DOTS, facecolor="white")
-    _write_title(figure, page, title, about)
+    _write_title(figure, page, start, title, about)
     scale = _displacement_scale(samples)
     for row, sample in enumerate(samples):
-        top = _TOP + row * (_PANEL + _GAP)
+        top = start + row * (_PANEL + _GAP)
         panels = [figure.add_axes(page.box(_LEFT + n * (_PANEL + _GAP), top, _PANEL, _PANEL)) for n in range(4)]
         _show_pair(panels[0], panels[1], sample)
         _show_displacement(panels[2], panels[3], sample, scale)
@@ -75,13 +75,14 @@ def draw_sheet(samples: Sequence[Sample], title: str, about: str) -> bytes:
     return held.getvalue()
 
 
-def _write_title(figure: Figure, page: _Page, title: str, about: str) -> None:
-    at = page.box(_LEFT, 0, 0, 0)[0]
-    figure.text(at, 1 - 0.10 / page.height, title, size=13, weight="bold", color=_INK, va="top")
-    figure.text(at, 1 - 0.345 / page.height, about, size=8.5, color=_SOFT, va="top")
+def _write_title(figure: Figure, page: _Page, start: float, title: str, about: str) -> None:
+    if title:
+        at = page.box(_LEFT, 0, 0, 0)[0]
+        figure.text(at, 1 - 0.10 / page.height, title, size=13, weight="bold", color=_INK, va="top")
+        figure.text(at, 1 - 0.345 / page.height, about, size=8.5, color=_SOFT, va="top")
     for n, name in enumerate(_COLUMNS):
         middle = (_LEFT + n * (_PANEL + _GAP) + _PANEL / 2) / page.width
-        figure.text(middle, 1 - (_TOP - 0.06) / page.height, name, size=9, color=_INK, ha="center", va="bottom")
+        figure.text(middle, 1 - (start - 0.06) / page.height, name, size=9, color=_INK, ha="center", va="bottom")
 
 
 def _show_pair(left: Axes, right: Axes, sample: Sample) -> None:
@@ -143,7 +144,8 @@ def _draw_scale_bar(axes: Axes, sample: Sample) -> None:
     axes.add_patch(Rectangle((edge / 2, top - size * 0.085), wide + edge, size * 0.085 + tall + edge / 2,
                              facecolor="black", alpha=0.62, linewidth=0))
     axes.add_patch(Rectangle((edge, top), wide, tall, facecolor="white", linewidth=0))
-    axes.text(edge + wide / 2, top - size * 0.012, length_text(length), color="white", size=7.5, ha="center", va="bottom")
+    axes.text(edge + wide / 2, top - size * 0.012, length_text(length), color="white", size=7.5, ha="center",
+              va="bottom")
 
 
 def _draw_inset(axes: Axes, sample: Sample, grey: tuple[float, float]) -> None:

@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from emsynth import claims, manifest
+from emsynth import claims, description, manifest
 from emsynth.claims import claim, release
 from emsynth.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store
 from emsynth.distortion import MaskBit
@@ -36,8 +36,8 @@ from emsynth.simulation.field import Field, from_arrays, to_arrays
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Store", "checksums", "claim", "create", "exists", "join", "open_dataset", "open_store", "part_name",
-           "read_field", "read_sample", "release", "verify", "write_field", "write_shard"]
+__all__ = ["Store", "checksums", "claim", "create", "describe", "exists", "join", "open_dataset", "open_store",
+           "part_name", "read_field", "read_sample", "release", "verify", "write_field", "write_shard"]
 
 _FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",),
                "column_position": ("column", "axis"), "column_number": ("column",), "column_depth": ("column", "end"),
@@ -192,8 +192,7 @@ def _writing(store: Path, part: str) -> Iterator[str]:
     except EmsynthError:
         raise
     except OSError as reason:
-        raise StoreError(f"{store}: {manifest.spoken(part)} cannot be written ({reason.strerror or reason}); mend that "
-                         f"and go on with --resume") from reason
+        raise StoreError(f"{store}: cannot be written ({reason.strerror or reason})") from reason
 
 
 def _remove(folder: Path, name: str) -> None:
@@ -320,6 +319,17 @@ def open_dataset(path: str | os.PathLike[str]) -> xarray.Dataset:
     store = open_store(path)
     opened: xarray.Dataset = xarray.open_zarr(store.path, consolidated=False, chunks={"sample": store.shard_size})
     return opened
+
+
+def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """What is in a store, from which recipe, by which physics, how complete: rows of name and value."""
+    store = open_store(path)
+    done = [i for n in sorted(store.finished("shard")) if n < store.shards for i in store.samples_of(n)]
+    with _reading(store.path, manifest.STORE):
+        group = zarr.open_group(store.path, mode="r", zarr_format=3)
+        words = {name: np.asarray(cast("zarr.Array[Any]", group[name])[...], object)[done].tolist()
+                 for name in ("split", "structure", "detector", "physics")}
+    return description.rows(store, words)
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:

@@ -140,7 +140,7 @@ def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
     if not store.claim(path, part):
         return Held()
     try:
-        if manifest.read(path, part) is not None:
+        if manifest.intact(path, part):
             return False
         write()
         return True

@@ -15,8 +15,9 @@ from emsynth.passes import check_fit, largest_pixel
 from emsynth.recipe import Image, smallest
 from emsynth.simulation.field import Field
 
-# Control points of the smooth maps along each axis: features of about a third of the window.
-_KNOTS = 7
+# Control points of the smooth maps along each axis, and waves that make them up.
+_KNOTS = 9
+_WAVES = 4
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -63,7 +64,18 @@ def place(image: Image, field: Field, seed: int, index: int) -> Window:
     window = Window(shape=(size, size), pixel=pixel, rotation=math.radians(number(image.rotation)),
                     origin=(float(origin[0]), float(origin[1])), flip=number(image.flip) > 0.5)
     return Window(**{**vars(window), "warp": _strain_map(image, window, seed, index),
-                     "plane": _plane_map(image, len(field.thickness), seed, index)})
+                     "plane": _plane_map(image, window, len(field.thickness), seed, index)})
+
+
+def _smooth_map(rng: np.random.Generator, window: Window) -> NDArray[np.float64]:
+    """Smooth random control points: a few waves, one to three windows long, that all strain alike."""
+    rows, cols = window.control_points(_KNOTS)
+    direction, phase = rng.uniform(0, 2 * math.pi, (2, _WAVES))
+    length = rng.uniform(1, 3, _WAVES) * max(window.shape)
+    amplitude = rng.standard_normal(_WAVES) * length
+    across = np.cos(direction) * rows[:, None, None] + np.sin(direction) * cols[:, None]
+    total: NDArray[np.float64] = (amplitude * np.sin(2 * math.pi * across / length + phase)).sum(axis=-1)
+    return total
 
 
 def _strain_map(image: Image, window: Window, seed: int, index: int) -> NDArray[np.float64] | None:
@@ -71,7 +83,8 @@ def _strain_map(image: Image, window: Window, seed: int, index: int) -> NDArray[
     strain = number(image.strain)
     if strain == 0:
         return None
-    warp = generator(seed, index, "image.strain.map").standard_normal((2, _KNOTS, _KNOTS))
+    rng = generator(seed, index, "image.strain.map")
+    warp = np.stack([_smooth_map(rng, window), _smooth_map(rng, window)])
     rows, cols = window.control_points(_KNOTS)
     # The derivative of a B-spline lies within the differences of its control points over their spacing.
     steepest = max(float(np.abs(np.diff(warp, axis=1)).max()) / (rows[1] - rows[0]),
@@ -79,13 +92,14 @@ def _strain_map(image: Image, window: Window, seed: int, index: int) -> NDArray[
     return np.ascontiguousarray(warp * (strain / steepest))
 
 
-def _plane_map(image: Image, planes: int, seed: int, index: int) -> NDArray[np.float64] | float:
+def _plane_map(image: Image, window: Window, planes: int, seed: int, index: int) -> NDArray[np.float64] | float:
     """Index of the exit plane at each point: the drawn one, plus a smooth random map."""
     last = planes - 1
     middle, span = number(image.plane) * last, number(image.thickness_variation) * last
     if span == 0:
         return float(middle)
-    swing = generator(seed, index, "image.thickness.map").uniform(-0.5, 0.5, (_KNOTS, _KNOTS))
+    swing = _smooth_map(generator(seed, index, "image.thickness.map"), window)
+    swing = (swing - swing.min()) / np.ptp(swing) - 0.5
     return np.clip(middle + span * swing, 0.0, float(last))
 
 

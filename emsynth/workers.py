@@ -25,6 +25,7 @@ from emsynth.errors import EmsynthError
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
                "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _ASK_AGAIN = 0.5  # seconds until a part that another process holds is asked for again
+_TO_END = 5.0  # seconds that a worker without a parent has to end
 
 
 class Held:
@@ -153,6 +154,8 @@ def _named(reason: BaseException, name: str) -> BaseException:
     if isinstance(reason, BrokenProcessPool):
         return EmsynthError(f"{name}: its worker process was killed, most often for want of memory; try fewer "
                             f"--workers")
+    if isinstance(reason, SystemExit):
+        return EmsynthError(f"{name}: its worker process was told to end")
     if isinstance(reason, EmsynthError):
         return type(reason)(f"{name}: {reason}")
     reason.add_note(f"emsynth was working on {name}")
@@ -174,6 +177,9 @@ def _leave(*_: object) -> None:
 
 def _end_with(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
+    # First as if told to, so that the claim is given back: another machine could not know that it is stale.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_TO_END)
     os._exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from emsynth import builder, claims, repetition, store, workers
 from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError, StoreExistsError
+from emsynth.recipe import Recipe
 from emsynth.tasks import Engine, FieldsAtHand
 
 FAKE = Engine(fakes.outline, fakes.simulate, fakes.render)
@@ -212,6 +214,22 @@ def test_the_plan_counts_without_building(recipe, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_of_a_slice_counts_what_it_needs(recipe):
+    cost = builder.plan(recipe, workers=1, shards=range(2, 3), engine=FAKE)
+    assert (cost.samples, cost.fields, cost.shards) == (2, 2, 1)
+    assert cost.splits == {"train": 1, "test": 1}  # samples 8 and 9, of fields 2 and 0
+
+
+def test_resume_mends_a_shard_that_lost_bytes(recipe, whole, tmp_path):
+    path = tmp_path / "hurt.zarr"
+    shutil.copytree(whole, path)
+    (path / "truth" / "c" / "1" / "0" / "0").write_bytes(b"short")
+    (path / "fields" / "2" / "image" / "zarr.json").unlink()
+    builder.build(recipe, path, workers=1, resume=True, engine=FAKE)
+    assert store.verify(path) == []
+    assert store.checksums(path) == store.checksums(whole)
+
+
 def test_fields_at_hand_are_few_but_never_none(whole):
     at_hand = FieldsAtHand(limit=1)
     one = at_hand.get(whole, 0)
@@ -238,7 +256,9 @@ class Environment:
 
 def test_replay_finds_the_same_sample(whole, monkeypatch):
     monkeypatch.setattr(repetition, "render", fakes.render)
-    assert builder.replay(whole, 7) == builder.Replay(7, True, True, (), ())
+    found = builder.replay(whole, 7)
+    assert found == builder.Replay(7, True, True, (), ())
+    assert str(found) == "sample 7: the same bit for bit"
 
 
 def test_replay_names_what_differs(whole, monkeypatch):
@@ -262,3 +282,20 @@ def test_another_platform_is_compared_within_a_tolerance():
     far = repetition.compare("truth", kept, kept + np.float32(5e-3))
     assert far is not None
     assert not far.within
+
+
+def test_real_physics_makes_the_same_bytes_in_any_process(tmp_path, monkeypatch):
+    recipe = Recipe.model_validate({
+        "name": "tiny", "seed": 3, "samples": 6, "fields": 2, "image": {"size": 64, "pixel_size": 0.2},
+        "specimen": {"kind": "crystal", "structure": "Au", "zone_axis": [0, 0, 1], "thickness": 20, "minimum_box": 8},
+        "microscope": {"convergence": 20, "detectors": [{"name": "HAADF", "inner": 30, "outer": 45}]},
+        "simulate": {"max_angle": 50, "thicknesses": 2, "phonons": {"minimum": 2, "maximum": 2}},
+        "distort": {"scan": [{"stage": "row_jitter", "sigma": 0.5}], "detector": [{"stage": "poisson"}]},
+        "store": {"shard": 4}})
+    found = []
+    for count in (1, 2):
+        monkeypatch.setenv("EMSYNTH_CACHE", str(tmp_path / f"cache{count}"))
+        found.append(builder.build(recipe, tmp_path / f"{count}.zarr", workers=count))
+    assert store.checksums(found[0]) == store.checksums(found[1])
+    for index in (0, 5):
+        assert builder.replay(found[1], index).same

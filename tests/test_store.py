@@ -234,6 +234,17 @@ def test_going_on_with_another_recipe_says_what_differs(empty):
         store.join(empty, fakes.recipe(samples=11, seed=2))
 
 
+def test_describe_counts_what_is_there(full, recipe):
+    said = dict(store.describe(full))
+    assert said["complete"] == "yes"
+    assert said["splits"] == "train 4, val 3, test 3"
+    assert said["phonons"] == "2 configurations; standard error of the mean: HAADF 3 to 9 %"
+    (full / "manifest" / "shard-00002.json").unlink()
+    said = dict(store.describe(full))
+    assert said["complete"] == "no: 3 of 3 fields, 2 of 3 shards are finished; build with --resume to go on"
+    assert said["splits"] == "train 3, val 3, test 2"
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (None, "there is no such data set"), ("", "no zarr.json"), ("{", "damaged"),
     ('{"attributes": {}}', "not an emsynth data set"),

@@ -101,7 +101,7 @@ def _average(specimen: Specimen, planned: Plan, microscope: Microscope, settings
     mean = np.zeros(0)
     spread = np.zeros(0)
     for n, seed in enumerate(seeds, start=1):
-        image = probe.picture(_scatter(specimen, planned, microscope, points, int(seed) if phonons.maximum else None))
+        image = _picture(specimen, planned, microscope, points, probe, int(seed) if phonons.maximum else None)
         if n == 1:
             mean, spread = image.astype(np.float64), np.zeros(image.shape)
         else:  # Welford's update keeps two arrays, however many configurations there are.
@@ -124,9 +124,9 @@ def _standard_error(mean: NDArray[np.float64], spread: NDArray[np.float64], coun
     return error
 
 
-def _scatter(specimen: Specimen, planned: Plan, microscope: Microscope, points: Reciprocal,
-             seed: int | None) -> NDArray[np.complex64]:
-    """Scattering products (thickness, detector, pair) of one phonon configuration."""
+def _picture(specimen: Specimen, planned: Plan, microscope: Microscope, points: Reciprocal, probe: Probe,
+             seed: int | None) -> NDArray[np.float32]:
+    """Pictures (thickness, detector, H, W) of one phonon configuration."""
     passage = _Passage(specimen, planned, microscope, seed)
     # x-first to (row, col), here and in the plane waves of _Passage, and nowhere else.
     row, col = np.divmod(points.flat, planned.grid[1])
@@ -138,7 +138,8 @@ def _scatter(specimen: Specimen, planned: Plan, microscope: Microscope, points: 
             np.take(spectrum, used, axis=1, out=waves[plane, batch])
     waves /= np.float32(planned.grid[0] * planned.grid[1])
     classes = wave_classes(planned)
-    return np.stack([products(exit_waves, points, classes) for exit_waves in waves])
+    # One plane at a time: the products of a full scan are as large as the waves.
+    return np.stack([probe.picture(products(exit_waves, points, classes)) for exit_waves in waves])
 
 
 class ExactProjection(ScatteringFactorProjectionIntegrals):  # type: ignore[misc]

@@ -44,15 +44,19 @@ class Phonons(Drawable):
 class Simulation(Drawable):
     """How a field is simulated."""
 
-    max_angle: float = Field(120.0, gt=1, le=500, description="largest scattering angle in mrad that the grid "
-                             "carries; no detector may reach beyond it")
-    slice_thickness: float = Field(2.0, ge=0.2, le=5, description="thickness of a multislice slice in Å, at most")
+    max_angle: float = Field(120.0, gt=1, le=500, json_schema_extra={"unit": "mrad"}, description="largest scattering "
+                             "angle that the grid carries; no detector may reach beyond it [mrad]")
+    slice_thickness: float = Field(2.0, ge=0.2, le=5, json_schema_extra={"unit": "Å"}, description="thickness of a "
+                                   "multislice slice, at most [Å]")
     thicknesses: Annotated[int, Field(ge=1, le=200)] = Field(
-        12, description="exit planes kept from one pass, evenly over the specimen's thickness")
+        12, description="exit planes kept from one pass over a crystal, evenly over its thickness")
+    film_thicknesses: Annotated[int, Field(ge=1, le=200)] = Field(
+        4, description="the same for an amorphous film: a full scan pays for each of them")
     phonons: Phonons = Phonons()
     oversampling: float = Field(4.0, ge=2, le=16, description="samples of the field per Nyquist interval; 4 keeps "
                                 "the error of cubic splines below 0.1 % of the range up to the band edge")
-    memory: float = Field(3.0, gt=0, description="most memory in GB that one pass may plan for")
+    memory: float = Field(3.0, gt=0, json_schema_extra={"unit": "GB"}, description="most memory that one pass may plan "
+                          "for [GB]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class Plan:
         waves = 8.0 * len(self.planes) * len(self.beams) * self.carried
         transmission = (8.0 * self.slices + 40.0 * self.refinement**2) * self.grid[0] * self.grid[1]
         classes = self.repeats[0] * self.repeats[1]
-        products = 3 * 8.0 * 4 * len(self.planes) * len(self.beams) ** 2 / classes
+        # Of one plane: products on four detectors, their weights, where they belong, and working copies.
+        products = (4 * 8.0 + 96.0) * len(self.beams) ** 2 / classes
         return (waves + transmission + products) / 1e9
 
 
@@ -146,7 +151,8 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
     step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
     slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
     # Half of a particle is not a thinner particle: only slabs have a thickness series.
-    wanted = min(1 if specimen.kind == "nanoparticle" else settings.thicknesses, slices)
+    series = {"nanoparticle": 1, "amorphous": settings.film_thicknesses}
+    wanted = min(series.get(specimen.kind, settings.thicknesses), slices)
     kept = sorted({max(1, round(slices * (n + 1) / wanted)) for n in range(wanted)})
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y

@@ -28,7 +28,7 @@ def neighbours(position: Array, side: float, reach: float, listed: Integers, cou
     own = np.empty((n, 3), np.int64)
     for i in range(n):
         for a in range(3):
-            own[i, a] = int(math.floor(position[i, a] / side * cells)) % cells
+            own[i, a] = int(np.floor(position[i, a] / side * cells)) % cells
         cell = (own[i, 0] * cells + own[i, 1]) * cells + own[i, 2]
         after[i] = head[cell]
         head[cell] = i

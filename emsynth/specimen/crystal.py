@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from emsynth.draw import AnyChoice, Choice, Deal, Distribution, Drawable, Quantity, Streams, Word, number, quantity
+from emsynth.draw import AnyChoice, Choice, Deal, Drawable, Quantity, Streams, Word, number, quantity
 from emsynth.errors import StructureError
 from emsynth.specimen.table import Axis, Purpose, refuse_reserved, structure, structures
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 ZoneAxis = Axis | AnyChoice | Literal["listed"]
 
-# Å: the first layer lies this deep, so that no atom is on the box's face.
-ENTRANCE = 0.1
+# Å: the first layer lies this deep, and so much vacuum follows the last: thermal displacements leave no atom outside.
+ENTRANCE = 0.5
+EXIT = 1.0
 # Å: vacuum before and behind a layer or a slab that is not repeated along the beam.
 MARGIN = 2.0
 # Å: an empty gap along the beam that makes a cell a finite slab; less where all atoms lie in one plane. The wide
@@ -38,7 +39,26 @@ def known_names(word: Word | None) -> tuple[str, ...]:
     """Every structure that a word of a recipe may come to."""
     if word is None:
         return ()
-    return tuple(str(value) for value in word.values) if isinstance(word, Choice | Deal) else (cast(str, word),)
+    return tuple(str(value) for value in word.values) if isinstance(word, Choice | Deal) else (word,)
+
+
+def checked_axis(value: Any) -> Any:
+    """Refuse what is no zone axis: pydantic's validators call this with a list, a choice or ``"listed"``."""
+    if value == "listed":
+        return value
+    for axis in value.values if isinstance(value, Choice | Deal) else (value,):
+        if not (isinstance(axis, tuple) and len(axis) == 3 and all(type(n) is int for n in axis) and any(axis)):
+            raise ValueError(f"{axis!r} is not a zone axis; give three whole numbers, not all 0, or 'listed'")
+    return value
+
+
+def dealt_axis(name: str, streams: Streams, path: str, rounds: int) -> Axis:
+    """One of a structure's zone axes, dealt like cards over its appearances.
+
+    A structure that is itself dealt comes once in `rounds` turns: its appearances are counted, not the turns.
+    """
+    turns = Streams(streams.seed, streams.index, streams.turn // rounds)
+    return cast(Axis, Deal(values=structure(name).zone_axes).sample(turns, f"{path}.zone_axis {name}"))
 
 
 class Crystal(Drawable):
@@ -51,7 +71,7 @@ class Crystal(Drawable):
     kind: Literal["crystal"] = "crystal"
     structure: Word | None = Field(None, description="name in the table of structures")
     file: Word | None = Field(None, description="path of a structure file, any format of ASE")
-    zone_axis: ZoneAxis = Field("listed", description="[u, v, w] of the conventional (or the file's) cell, or 'listed': "
+    zone_axis: ZoneAxis = Field("listed", description="[u, v, w] of the conventional (or the file's) cell; 'listed': "
                                                       "one of the structure's own; [0, 0, 1] for a file")
     thickness: Quantity = quantity(100.0, unit="Å", low=20, high=500, about="thickness; a single layer has its own")
     mistilt: Quantity = quantity(0.0, unit="mrad", low=0, high=20, about="tilt of the zone axis against the beam")
@@ -69,12 +89,7 @@ class Crystal(Drawable):
     @field_validator("zone_axis")
     @classmethod
     def _directions(cls, value: Any) -> Any:
-        if value == "listed":
-            return value
-        for axis in value.values if isinstance(value, Distribution) else (value,):
-            if not (isinstance(axis, tuple) and len(axis) == 3 and all(type(n) is int for n in axis) and any(axis)):
-                raise ValueError(f"{axis!r} is not a zone axis; give three whole numbers, not all 0, or 'listed'")
-        return value
+        return checked_axis(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -87,15 +102,10 @@ class Crystal(Drawable):
         drawn = super().draw(streams, path)
         if drawn.zone_axis != "listed":
             return drawn
-        axes: tuple[Axis, ...] = ((0, 0, 1),)
-        turn = streams.turn
-        if drawn.structure is not None:
-            axes = structure(cast(str, drawn.structure)).zone_axes
-            # A dealt structure comes once a round: count its rounds, so that it shows all its axes.
-            turn = turn // len(self.structure.values) if isinstance(self.structure, Deal) else turn
-        dealt = Deal(values=axes).sample(Streams(streams.seed, streams.index, turn),
-                                         f"{path}.zone_axis {drawn.structure}")
-        return drawn.model_copy(update={"zone_axis": dealt})
+        if drawn.structure is None:
+            return drawn.model_copy(update={"zone_axis": (0, 0, 1)})
+        rounds = len(self.structure.values) if isinstance(self.structure, Deal) else 1
+        return drawn.model_copy(update={"zone_axis": dealt_axis(cast(str, drawn.structure), streams, path, rounds)})
 
     def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
         """The slab.
@@ -155,7 +165,7 @@ def _from_file(path: str, closest: float) -> _Source:
     read = read_structure(path, closest)
     found = symmetry(read.atoms, read.kind) if len(read.atoms) <= LARGEST_ANALYSED else None
     box = (found is None or found.number == 1) and len(read.atoms) >= BOX_ATOMS
-    lattice = Lattice(read.atoms.cell[:], read.atoms.get_positions(), read.kind) if box else \
+    lattice = Lattice(read.atoms.cell[:], read.atoms.positions.copy(), read.kind) if box else \
         _primitive(read.atoms, read.kind)
     prototype = f"box {read.digest[:12]}" if box else prototype_of(read.atoms, read.kind, read.digest)
     elements = {z for content in read.occupants for z in content.numbers}
@@ -188,8 +198,8 @@ def _primitive(atoms: Any, kind: NDArray[np.int64]) -> Lattice:
 
     whole = Lattice(atoms.cell[:], atoms.get_positions(), kind)
     try:
-        found = spglib.standardize_cell((atoms.cell[:], atoms.get_scaled_positions(), kind), to_primitive=True,
-                                        no_idealize=True, symprec=0.01)
+        described: Any = (atoms.cell[:], atoms.get_scaled_positions(), kind)
+        found = spglib.standardize_cell(described, to_primitive=True, no_idealize=True, symprec=0.01)
     except Exception:  # what spglib raises differs between versions
         found = None
     if found is None:
@@ -207,6 +217,8 @@ def _slab(recipe: Crystal, source: _Source, streams: Streams) -> Specimen:
     from emsynth.specimen.zone import LONGEST, fill, find_tile, repeats
 
     zone = cast(Axis, recipe.zone_axis)
+    if source.layer and zone[:2] != (0, 0):
+        raise StructureError(f"{source.name}: a single layer is seen along [0, 0, 1], not along {list(zone)}")
     longest = max(LONGEST, 1.01 * float(np.linalg.norm(source.cell, axis=1).max())) if source.box else LONGEST
     try:
         tile = find_tile(source.lattice.cell, zone, source.cell, longest)
@@ -248,16 +260,16 @@ def _stack(source: _Source, period: Period, thickness: float) -> _Stack:
     z, gap = cut_at_largest_gap(period.position[:, 2], period.depth)
     extent = float(z.max())
     flat = extent < 0.5 and gap > PLANE_GAP
-    if source.layer and gap > VACUUM_GAP or flat or gap > VACUUM_GAP or source.box:
+    if source.box or flat or gap > VACUUM_GAP:
         what = "one layer" if flat or source.layer else "the box as it is" if source.box else "a slab with vacuum"
         return _Stack(np.arange(len(z)), np.maximum(z, 0) + MARGIN, extent + 2 * MARGIN, max(extent, 2 * MARGIN),
-                      f"{what}, {extent:.2f} Å along the beam, {MARGIN:g} Å of vacuum on each side; the recipe's thickness "
-                      f"does not apply")
+                      f"{what}, {extent:.2f} Å along the beam, {MARGIN:g} Å of vacuum on each side; the recipe's "
+                      f"thickness does not apply")
     layers = math.ceil(thickness / period.depth) + 1
     heights = (np.maximum(z, 0)[None] + np.arange(layers)[:, None] * period.depth + ENTRANCE).ravel()
     parent = np.tile(np.arange(len(z)), layers)
     kept = heights < thickness
-    return _Stack(parent[kept], heights[kept], float(math.ceil(thickness)), thickness, "")
+    return _Stack(parent[kept], heights[kept], math.ceil(thickness) + EXIT, thickness, "")
 
 
 def _atoms_and_columns(source: _Source, period: Period, stack: _Stack, tiling: tuple[Any, tuple[int, int]],

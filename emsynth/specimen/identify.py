@@ -22,7 +22,7 @@ Key = tuple[int, tuple[tuple[int, tuple[int, ...]], ...]]
 
 
 def symmetry(atoms: Atoms, species: NDArray[np.int64] | None = None, tolerance: float = SYMMETRY_TOLERANCE) -> Any:
-    """spglib's data set of a periodic cell, or None where it finds no symmetry.
+    """Symmetry of a cell: spglib's data set or None where it finds none.
 
     Parameters
     ----------
@@ -36,8 +36,9 @@ def symmetry(atoms: Atoms, species: NDArray[np.int64] | None = None, tolerance: 
     import spglib
 
     kinds = atoms.numbers if species is None else species
+    described: Any = (atoms.cell[:], atoms.cell.scaled_positions(atoms.positions), kinds)
     try:
-        return spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), kinds), symprec=tolerance)
+        return spglib.get_symmetry_dataset(described, symprec=tolerance)
     except Exception:  # what spglib raises on a cell that it cannot handle differs between versions
         return None
 

@@ -107,11 +107,31 @@ def _parsed(path: str) -> Atoms:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            read = ase.io.read(Path(path).expanduser())
+            read: Any = _plain_cif(path)
+            if read is None:
+                read = ase.io.read(Path(path).expanduser())
     except Exception as failure:  # each of ASE's eighty readers fails in its own way
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else "no reason given"
-        raise StructureError(f"{path}: ASE cannot read it as a structure ({type(failure).__name__}: {reason})") from None
+        raise StructureError(f"{path}: ASE cannot read it as a structure ({type(failure).__name__}: "
+                             f"{reason})") from None
     atoms: Atoms = read[-1] if isinstance(read, list) else read
+    return atoms
+
+
+def _plain_cif(path: str) -> Atoms | None:
+    """A CIF that lists all its atoms, as written: ASE's search for equivalent sites takes minutes for big boxes."""
+    from ase.io.cif import parse_cif
+
+    if Path(path).suffix.lower() != ".cif":
+        return None
+    read: Any = parse_cif(str(Path(path).expanduser()))
+    blocks = [block for block in read if block.has_structure()]
+    if len(blocks) != 1 or blocks[0].get_spacegroup(True).no != 1 or blocks[0].get_cell().rank != 3:
+        return None
+    shares = blocks[0].get("_atom_site_occupancy")
+    if shares is not None and any(float(share) != 1 for share in shares):
+        return None
+    atoms: Atoms = blocks[0].get_unsymmetrized_structure()
     return atoms
 
 
@@ -119,7 +139,8 @@ def _complete_cell(path: str, atoms: Atoms) -> tuple[str, ...]:
     """Give vacuum to the directions that have no cell vector."""
     missing = [axis for axis in range(3) if np.linalg.norm(atoms.cell[axis]) < 1e-6]
     if missing:
-        atoms.center(vacuum=VACUUM, axis=missing)
+        centre: Any = atoms.center
+        centre(vacuum=VACUUM, axis=missing)
         atoms.pbc = True
         return (f"no cell along {', '.join('xyz'[axis] for axis in missing)}: {VACUUM:g} Å of vacuum on each side",)
     if abs(atoms.cell.volume) < 1e-3 * float(np.prod(atoms.cell.lengths())):
@@ -144,8 +165,8 @@ def _occupancy(path: str, atoms: Atoms) -> tuple[tuple[Occupants, ...], NDArray[
         content = Occupants(tuple(z for z, _ in pairs), tuple(c for _, c in pairs)) if pairs else \
             Occupants((int(number),), (1.0,))
         if sum(content.chances) > 1.01:
-            raise StructureError(f"{path}: site {n + 1} ({atoms.symbols[n]}) is occupied {sum(content.chances):.3g} times; "
-                                 f"occupancies of one site must sum to at most 1")
+            raise StructureError(f"{path}: site {n + 1} ({atoms.symbols[n]}) is occupied {sum(content.chances):.3g} "
+                                 f"times; occupancies of one site must sum to at most 1")
         kind[n] = kinds.setdefault(content, len(kinds))
     return tuple(kinds), kind
 
@@ -156,7 +177,8 @@ def refuse_contacts(name: str, atoms: Atoms, closest: float) -> None:
 
     if closest <= 0:
         return
-    first, second, distance = neighbor_list("ijd", atoms, closest)
+    listed: Any = neighbor_list
+    first, second, distance = listed("ijd", atoms, closest)
     limit = np.where((atoms.numbers[first] == 1) | (atoms.numbers[second] == 1), HYDROGEN * closest, closest)
     close = np.flatnonzero((distance < limit) & (first <= second))
     if len(close):

@@ -13,10 +13,11 @@ DEBYE = {
     "La": 142, "Lu": 210, "Hf": 252, "Ta": 240, "W": 400, "Re": 430, "Os": 500, "Ir": 420, "Pt": 240, "Au": 165,
     "Pb": 105, "Bi": 119, "Th": 163, "U": 207,
 }
-# Å; typical of refinements of hard oxides, nitrides and halides, where the element itself is a gas or a molecular solid.
-TYPICAL = {"H": 0.12, "B": 0.06, "C": 0.06, "N": 0.07, "O": 0.08, "F": 0.09, "P": 0.08, "S": 0.08, "Cl": 0.12, "Br": 0.13,
-           "I": 0.14}
-SOURCE = "Debye model with the elements' Debye temperatures (Kittel), within 0.05-0.12 Å; H, B, C, N, O, F, P, S and halogens typical"
+# Å; typical of refinements of oxides, nitrides and halides, where the element itself is a gas or a molecular solid.
+TYPICAL = {"H": 0.12, "B": 0.06, "C": 0.06, "N": 0.07, "O": 0.08, "F": 0.09, "P": 0.08, "S": 0.08, "Cl": 0.12,
+           "Br": 0.13, "I": 0.14}
+SOURCE = ("Debye model with the elements' Debye temperatures (Kittel), within 0.05-0.12 Å; H, B, C, N, O, F, P, S and "
+          "the halogens: typical of refinements")
 
 
 def debye_displacement(mass: float, debye: float, temperature: float = 293.0) -> float:

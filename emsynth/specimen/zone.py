@@ -21,8 +21,11 @@ LARGEST_STRAIN = 0.01
 EXACT = 2e-4
 # Å: neighbouring tiles at the same height along the beam.
 LEVEL = 0.05
-# A tile that also repeats along the beam may be this many times larger than the projection's own.
+# A tile that also repeats along the beam may be this many times larger than the projection's own, and an exact one
+# this many times larger than a strained one.
 WORTH = 12.0
+# Å²: an exact tile of up to this area is never given up for a smaller strained one.
+SMALL = 400.0
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,9 @@ def _points(flat: Floats, longest: float) -> Floats:
         basis[1] -= turns * basis[0]
         change[1] -= turns * change[0]
     reach = [int(longest / (np.linalg.norm(v) * math.sqrt(3) / 2)) + 1 for v in basis]
-    i, j = np.meshgrid(np.arange(-reach[0], reach[0] + 1), np.arange(0, reach[1] + 1), indexing="ij")
-    i, j = i.ravel(), j.ravel()
-    half = (j > 0) | (i > 0)
-    coefficients = np.stack([i[half], j[half]], axis=1).astype(float)
+    grid = np.meshgrid(np.arange(-reach[0], reach[0] + 1), np.arange(0, reach[1] + 1), indexing="ij")
+    coefficients = np.stack([part.ravel() for part in grid], axis=1).astype(float)
+    coefficients = coefficients[(coefficients[:, 1] > 0) | (coefficients[:, 0] > 0)]
     length = np.linalg.norm(coefficients @ basis, axis=1)
     order = np.lexsort((coefficients[:, 0], coefficients[:, 1], np.round(length, 4)))
     kept: Floats = coefficients[order][length[order] <= longest] @ change
@@ -183,8 +185,8 @@ def _best_pair(plane: Floats, heights: Floats, zone: tuple[int, int, int]) -> tu
                 best[kind] = entry
     exact = [best[kind] for kind in ("flat", "solid") if kind in best]
     if "solid" in best and best["solid"][0] <= WORTH * min(exact)[0]:
-        found = best["solid"]
-    elif exact:
+        exact = [best["solid"]]
+    if exact and ("strained" not in best or min(exact)[0] <= max(SMALL, WORTH * best["strained"][0])):
         found = min(exact)
     elif "strained" in best:
         found = best["strained"]
@@ -251,7 +253,7 @@ def fill(lattice: Lattice, tile: Tile, counts: tuple[int, int]) -> Period:
     cells = cells[np.all((inside > -1e-6) & (inside < 1 - 1e-6), axis=1)]
     into = np.linalg.inv(shape @ lattice.cell)
     fraction = ((cells @ lattice.cell)[:, None] + lattice.position[None]).reshape(-1, 3) @ into
-    fraction -= np.floor(fraction + 1e-5)
+    fraction = np.maximum(fraction - np.floor(fraction + 1e-5), 0.0)
     sides = tile.sides[0] * counts[0], tile.sides[1] * counts[1]
     z = fraction @ np.array([step[0], step[1], depth])
     z -= depth * np.floor(z / depth + 1e-5)

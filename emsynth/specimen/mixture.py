@@ -1,0 +1,75 @@
+"""Several specimens in one recipe, each with its share of the fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field
+
+from emsynth.draw import Drawable, Streams
+from emsynth.specimen.amorphous import Amorphous
+from emsynth.specimen.crystal import Crystal
+from emsynth.specimen.particle import Nanoparticle
+from emsynth.specimen.table import Purpose
+
+if TYPE_CHECKING:
+    from emsynth.specimen.base import Specimen
+
+AnySpecimen = Annotated[Crystal | Nanoparticle | Amorphous, Field(discriminator="kind")]
+
+
+class Member(Drawable):
+    """One specimen of a mixture."""
+
+    share: float = Field(1.0, gt=0, allow_inf_nan=False, description="share of the fields, relative to the others'")
+    specimen: AnySpecimen
+
+
+class Mixture(Drawable):
+    """Specimens that take turns; each field has one."""
+
+    kind: Literal["mixture"] = "mixture"
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+
+    def member_of(self, field: int) -> tuple[int, int]:
+        """Whose turn it is.
+
+        Parameters
+        ----------
+        field : int
+            Index of the field, from 0.
+
+        Returns
+        -------
+        member : int
+            Index of the member that the field shows.
+        turn : int
+            How many earlier fields showed the same member.
+
+        Notes
+        -----
+        Each field goes to the member that lags most behind its share, the first of several. So any number of first
+        fields is split as the shares are, as near as whole numbers can be; the seed has no part in it.
+        """
+        total = sum(member.share for member in self.members)
+        shares = [member.share / total for member in self.members]
+        counts = [0] * len(shares)
+        for n in range(field + 1):
+            # Rounded, so that equal shares tie whatever their last bits.
+            lags = [round(share * (n + 1) - count, 9) for share, count in zip(shares, counts, strict=True)]
+            chosen = lags.index(max(lags))
+            counts[chosen] += 1
+        return chosen, counts[chosen] - 1
+
+    def draw(self, streams: Streams, path: str = "") -> Self:
+        """A mixture of the one member whose turn it is, drawn."""
+        chosen, turn = self.member_of(streams.index)
+        member = self.members[chosen]
+        drawn = member.specimen.draw(Streams(streams.seed, streams.index, turn), f"{path}.{chosen}")
+        return self.model_copy(update={"members": (Member(share=member.share, specimen=drawn),)})
+
+    def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
+        """The specimen of a drawn mixture."""
+        if len(self.members) > 1:
+            raise TypeError("the mixture has not been drawn: call .draw(streams) first")
+        return self.members[0].specimen.build(streams, purpose)
