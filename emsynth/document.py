@@ -247,7 +247,7 @@ def _entry(node: Any, step: str, setting: str) -> Step:
     if found is not None or isinstance(node, dict):
         return step if found is None else found
     if isinstance(node, list):
-        names = [str(e.get("stage") or e.get("name") or n) if isinstance(e, dict) else str(n) for n, e in enumerate(node)]
+        names = [str((isinstance(e, dict) and (e.get("stage") or e.get("name"))) or n) for n, e in enumerate(node)]
         raise RecipeError(f"--set {setting}: {step!r} is none of the entries there; give one of {', '.join(names)}, or "
                           f"a number from 0 to {len(node) - 1}")
     raise RecipeError(f"--set {setting}: {step!r} stands below a plain value, which has no keys; leave it out")

@@ -18,7 +18,9 @@ from emsynth.draw import Choice, Deal, Distribution, Drawable, Quantity, Streams
 from emsynth.errors import RecipeError
 from emsynth.microscope import Microscope, choose
 from emsynth.simulation.plan import Simulation
-from emsynth.specimen import AnySpecimen, Mixture
+from emsynth.specimen import AnySpecimen, Mixture, structure
+from emsynth.specimen.crystal import known_names
+from emsynth.specimen.table import refuse_reserved
 
 SPLITS = ("train", "val", "test")
 
@@ -77,6 +79,15 @@ class Recipe(Drawable):
     simulate: Simulation = Simulation()
     distort: Chain = Chain()
     store: Store = Store()
+
+    @field_validator("specimen")
+    @classmethod
+    def _drawable(cls, specimen: AnySpecimen | Mixture) -> AnySpecimen | Mixture:
+        parts = [m.specimen for m in specimen.members] if isinstance(specimen, Mixture) else [specimen]
+        for part in parts:
+            for name in known_names(getattr(part, "structure", None)):
+                refuse_reserved(name, structure(name).prototype, "build")
+        return specimen
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -77,7 +77,7 @@ def test_a_window_with_strain_keeps_its_columns():
     apart = (fitted_positions(sample.truth, guess) - guess) * sample.sampling
     # A column in a strain gradient is an ellipse; the fit of a round Gaussian has a little more slack.
     assert np.abs(apart).max() < 0.04
-    assert np.abs(sample.truth - plain.truth).max() > 0.2 * np.ptp(plain.truth)
+    assert np.abs(sample.truth - plain.truth).max() > 0.15 * np.ptp(plain.truth)
 
 
 def test_the_strain_is_the_drawn_one_at_most():

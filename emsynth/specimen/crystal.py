@@ -170,7 +170,7 @@ def _from_file(path: str, closest: float) -> _Source:
     prototype = f"box {read.digest[:12]}" if box else prototype_of(read.atoms, read.kind, read.digest)
     elements = {z for content in read.occupants for z in content.numbers}
     thermal, source = _thermal(elements, prototype)
-    about: dict[str, Any] = {"file": path, "file_sha256": read.digest, "thermal_source": source}
+    about: dict[str, Any] = {"file_sha256": read.digest, "thermal_source": source}
     if read.notes:
         about["notes"] = list(read.notes)
     return _Source(path.replace("\\", "/").rsplit("/", 1)[-1], prototype, read.atoms.cell[:], lattice, read.occupants,

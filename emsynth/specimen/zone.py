@@ -21,11 +21,12 @@ LARGEST_STRAIN = 0.01
 EXACT = 2e-4
 # Å: neighbouring tiles at the same height along the beam.
 LEVEL = 0.05
-# A tile that also repeats along the beam may be this many times larger than the projection's own, and an exact one
-# this many times larger than a strained one.
+# A tile that also repeats along the beam may be this many times larger than the projection's own.
 WORTH = 12.0
-# Å²: an exact tile of up to this area is never given up for a smaller strained one.
+# Å²: an exact tile of up to this area is never given up for a strained one, a larger one only where it is more than
+# so many times larger.
 SMALL = 400.0
+UNSTRAINED_WORTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _best_pair(plane: Floats, heights: Floats, zone: tuple[int, int, int]) -> tu
     exact = [best[kind] for kind in ("flat", "solid") if kind in best]
     if "solid" in best and best["solid"][0] <= WORTH * min(exact)[0]:
         exact = [best["solid"]]
-    if exact and ("strained" not in best or min(exact)[0] <= max(SMALL, WORTH * best["strained"][0])):
+    if exact and ("strained" not in best or min(exact)[0] <= max(SMALL, UNSTRAINED_WORTH * best["strained"][0])):
         found = min(exact)
     elif "strained" in best:
         found = best["strained"]
