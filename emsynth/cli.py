@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,7 +164,8 @@ def _outlines(recipe: Recipe) -> list[Outline]:
         try:
             seen.append(outline(recipe, field))
         except EmsynthError as error:
-            wrong.setdefault(str(error), f"field {field}: {error}")
+            # The same mistake in another field, with other numbers, is not worth another line.
+            wrong.setdefault(re.sub(r"\d+", "", str(error)), f"field {field}: {error}")
         if time.monotonic() - began > _CHECK_SECONDS:
             break
     if wrong:

@@ -128,7 +128,8 @@ def _pattern(pattern: str) -> str:
 
 def _shape(items: Sequence[Any], at: Path) -> str:
     value = items[0]["input"]
-    meant = list(dict.fromkeys(_meant(item, at) for item in items))
+    example = _NUMBERS if any(item["type"].startswith("float") for item in items) else _WORDS
+    meant = list(dict.fromkeys(_meant(item, at, example) for item in items))
     allowed = ", ".join(meant[:-1]) + (" or " if len(meant) > 1 else "") + meant[-1]
     if value is None:
         return f"is empty; give {allowed}" + ("" if at[-1] in _REQUIRED else ", or remove the key")
@@ -143,15 +144,14 @@ def _shape(items: Sequence[Any], at: Path) -> str:
     return f"{_shown(value)} is not {allowed}"
 
 
-def _meant(item: Any, at: Path) -> str:
-    last = str(item["loc"][-1])
+def _meant(item: Any, at: Path, distribution: str) -> str:
     if _lacks_entries(item):
         return f"a list of {item['loc'][-1] + 1} entries"
     if item["type"] == "literal_error":
         return str(item["ctx"]["expected"]).replace(" or ", ", ")
     if item["type"] == "model_attributes_type":
-        if last.startswith("tagged-union"):
-            return f"a distribution such as {_NUMBERS if 'Uniform' in last else _WORDS}"
+        if str(item["loc"][-1]).startswith("tagged-union"):
+            return f"a distribution such as {distribution}"
         return f"a mapping of keys such as {_example(chr(39) + 'kind' + chr(39), at)}"
     return _SHAPES[item["type"]]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emsynth import document
 from emsynth.complaints import explain
@@ -169,6 +169,8 @@ class Recipe(Drawable):
         ----------
         streams : int
             Index i of the sample. (A `Streams` is taken too: its index.)
+        path : str
+            Not used: a recipe stands at the top.
         """
         sample = streams if isinstance(streams, int) else streams.index
         specimen, microscope, _ = self.draw_field(self.field_of(sample))

@@ -120,7 +120,8 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
         Where the field cannot be simulated, or the window does not fit it.
     """
     if not 0 <= index < recipe.samples:
-        raise RecipeError(f"sample {index} is outside 0 to {recipe.samples - 1}; the recipe has {recipe.samples} samples")
+        raise RecipeError(f"sample {index} is outside 0 to {recipe.samples - 1}; the recipe has {recipe.samples} "
+                          f"samples")
     clean = simulate(recipe, recipe.field_of(index)) if field is None else field
     drawn = recipe.draw(index)
     drawn = drawn.model_copy(update={"image": view.fitted(drawn.image, recipe.image, clean)})

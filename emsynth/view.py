@@ -100,7 +100,8 @@ def _plane_map(image: Image, window: Window, planes: int, seed: int, index: int)
         return float(middle)
     swing = _smooth_map(generator(seed, index, "image.thickness.map"), window)
     swing = (swing - swing.min()) / np.ptp(swing) - 0.5
-    return np.clip(middle + span * swing, 0.0, float(last))
+    plane: NDArray[np.float64] = np.clip(middle + span * swing, 0.0, float(last))
+    return plane
 
 
 def thickness_at_centre(window: Window, field: Field) -> float:
@@ -146,7 +147,8 @@ def columns_in(window: Window, field: Field, thickness: float,
     near = np.all((points >= low) & (points <= high), axis=1)
     seen = to_truth(window.to_window(points[near]))
     column = column[near]
-    inside = np.all((seen > -0.5) & (seen < np.asarray(window.shape) - 0.5), axis=1) & (thickness > field.columns.depth[column, 0])
+    inside = np.all((seen > -0.5) & (seen < np.asarray(window.shape) - 0.5), axis=1)
+    inside &= thickness > field.columns.depth[column, 0]
     return seen[inside], column[inside], resolved[column[inside]]
 
 
@@ -177,5 +179,6 @@ def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float6
     inside &= np.hypot(rows - position[:, 0, None, None], cols - position[:, 1, None, None]) <= radius
     value = truth[np.clip(rows, 0, truth.shape[0] - 1), np.clip(cols, 0, truth.shape[1] - 1)]
     mean = (value * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
-    return (mean * (math.pi * radius**2)).astype(np.float32)
+    integrated: NDArray[np.float32] = (mean * (math.pi * radius**2)).astype(np.float32)
+    return integrated
 

@@ -211,7 +211,8 @@ def test_focal_spread_is_a_mean_over_defocus():
     spread = simulate(three_atoms(), microscope(focal_spread=30.0), static(thicknesses=1), STREAMS).image[0]
     offsets = np.linspace(-120, 120, 25)
     weights = np.exp(-(offsets / 30) ** 2 / 2)
-    pictures = [simulate(three_atoms(), microscope(defocus=d), static(thicknesses=1), STREAMS).image[0] for d in offsets]
+    pictures = [simulate(three_atoms(), microscope(defocus=d), static(thicknesses=1), STREAMS).image[0]
+                for d in offsets]
     mean = np.tensordot(weights / weights.sum(), pictures, 1)
     assert np.abs(spread - mean).max() < 0.005 * np.ptp(mean)
 

@@ -142,7 +142,7 @@ def _picture(specimen: Specimen, planned: Plan, microscope: Microscope, points: 
     return np.stack([probe.picture(products(exit_waves, points, classes)) for exit_waves in waves])
 
 
-class ExactProjection(ScatteringFactorProjectionIntegrals):  # type: ignore[misc]
+class ExactProjection(ScatteringFactorProjectionIntegrals):
     """Infinite projection of abTEM's atomic potentials, with exact phases for positions between grid points.
 
     abTEM spreads each atom linearly over the four nearest grid points and divides by a sinc: at the largest angle that
@@ -155,21 +155,21 @@ class ExactProjection(ScatteringFactorProjectionIntegrals):  # type: ignore[misc
         """Projected potential in V·Å of all `atoms`, on a grid (x, y); abTEM chooses atoms by slice."""
         spectrum = np.zeros(gpts, np.complex64)
         waves = [-2j * np.pi * np.fft.fftfreq(n, d) for n, d in zip(gpts, sampling, strict=True)]
-        for number in np.unique(atoms.numbers):
-            x, y = atoms.positions[atoms.numbers == number, :2].T
+        for element in np.unique(atoms.numbers):
+            x, y = atoms.positions[atoms.numbers == element, :2].T
             # Phases in double precision: a product of hundreds of Å with 1/Å loses its decimals in single.
             phases = [np.exp(np.outer(wave, r)).astype(np.complex64) for wave, r in zip(waves, (x, y), strict=True)]
             spectrum += (phases[0] @ phases[1].T) * self.get_scattering_factor(
-                chemical_symbols[number], gpts, sampling, device)
+                chemical_symbols[element], gpts, sampling, device)
         projected: NDArray[np.float32] = scipy.fft.ifft2(spectrum).real / np.float32(sampling[0] * sampling[1])
         return projected
 
 
 def potential(atoms: Atoms, planned: Plan) -> abtem.Potential:
     """Potential of a box in the slices of a plan, on a grid `planned.refinement` times finer than the waves'."""
-    grid = tuple(n * planned.refinement for n in planned.grid[::-1])
-    return abtem.Potential(atoms, gpts=grid, slice_thickness=planned.depth / planned.slices, parametrization="lobato",
-                           projection="infinite", integrator=ExactProjection("lobato"))
+    rows, cols = (n * planned.refinement for n in planned.grid)
+    return abtem.Potential(atoms, gpts=(cols, rows), slice_thickness=planned.depth / planned.slices,
+                           parametrization="lobato", projection="infinite", integrator=ExactProjection("lobato"))
 
 
 def _displaced(specimen: Specimen, seed: int) -> Atoms:

@@ -157,7 +157,8 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
     return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)),
-                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, tuple(kept), beams((y, x), microscope), math.ceil(disc))
+                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, tuple(kept), beams((y, x), microscope),
+                math.ceil(disc))
 
 
 def picture_shape(planned: Plan, oversampling: float) -> tuple[int, int]:
