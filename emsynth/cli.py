@@ -112,12 +112,15 @@ def build(
     count = shard_count(read.samples, read.store.shard)
     of_fields = None if fields is None else builder.part_range(fields, read.fields, "--fields")
     of_shards = None if shards is None else builder.part_range(shards, count, "--shards")
-    if dry_run:
-        _print_cost(builder.plan(read, workers), out or Path("datasets") / f"{read.name}.zarr")
-        return
     with Watch(_stderr(), quiet) as watch:
-        path = builder.build(read, out, workers, of_fields, of_shards, resume, overwrite, watch)
-    typer.echo(path)
+        if dry_run:
+            cost = builder.plan(read, workers, of_fields, of_shards, watch)
+        else:
+            path = builder.build(read, out, workers, of_fields, of_shards, resume, overwrite, watch)
+    if dry_run:
+        _print_cost(cost, out or Path("datasets") / f"{read.name}.zarr")
+    else:
+        typer.echo(path)
 
 
 def _print_cost(cost: Budget, out: Path) -> None:

@@ -81,6 +81,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple | list):
+        if value and isinstance(value[0], str):
+            return ", ".join(value)
         return "[" + " ".join(_plain(v) for v in value) + "]" if value else "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "none"
@@ -88,9 +90,10 @@ def _plain(value: Any) -> str:
 
 
 def _values(part: Drawable) -> Iterator[tuple[str, Any]]:
-    # The tag that says which kind a part is stands in its heading already.
+    # What stands in the heading of a part already, or behind its numbers.
+    is_detector = "inner" in type(part).model_fields
     for name in type(part).model_fields:
-        if name not in ("kind", "stage") and not (name == "name" and "inner" in type(part).model_fields):
+        if name not in ("kind", "stage") and not (is_detector and name in ("name", "unit")):
             yield name, getattr(part, name)
 
 

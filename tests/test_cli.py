@@ -30,6 +30,8 @@ from emsynth.schema import recipe_schema
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 VERBS = ("build", "check", "preview", "show", "verify", "replay", "schema")
+HEAVY = ("abtem", "ase", "dask", "matplotlib", "numba", "numpy", "pydantic", "ruamel", "scipy", "torch", "xarray",
+         "zarr")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -67,12 +69,12 @@ def data_set(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("code", ["import emsynth", "from emsynth.cli import app; app(['--help'], standalone_mode=False)"])
+@pytest.mark.parametrize("code", ["import emsynth",
+                                  "from emsynth.cli import app; app(['--help'], standalone_mode=False)"])
 def test_the_help_loads_nothing_heavy(code):
     """Nobody waits seconds for a list of verbs."""
-    heavy = "abtem numba torch zarr pydantic numpy scipy matplotlib xarray ase ruamel dask".split()
-    said = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint('LOADED', *(set(sys.modules) & "
-                                                 f"set({heavy!r})))"], capture_output=True, text=True, check=True)
+    look = f"{code}\nimport sys\nprint('LOADED', *set(sys.modules) & set({HEAVY!r}))"
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1].split() == ["LOADED"]
 
 
@@ -88,8 +90,9 @@ def test_the_version():
     assert run("--version").stdout == f"emsynth {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["check"], ["build", "x", "--workers", "0"], ["replay", "x", "y"],
-                                       ["build", "x", "--resume", "--overwrite"]])
+@pytest.mark.parametrize("arguments", [
+    ["frobnicate"], ["check"], ["build", "x", "--workers", "0"], ["replay", "x", "y"],
+    ["build", "x", "--resume", "--overwrite"]])
 def test_wrong_usage_is_2(arguments):
     assert run(*arguments).exit_code == 2
 
@@ -140,8 +143,10 @@ def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):
         return tmp_path / "x.zarr"
 
     monkeypatch.setattr(builder, "build", build)
-    said = run("build", recipe_file, "--set", "samples=300", "--fields", "0:1", "--shards", "1:3", "--workers", 3, "--resume")
-    assert seen == {"samples": 300, "out": None, "workers": 3, "fields": range(1), "shards": range(1, 3), "resume": True}
+    said = run("build", recipe_file, "--set", "samples=300", "--fields", "0:1", "--shards", "1:3", "--workers", 3,
+               "--resume")
+    assert seen == {"samples": 300, "out": None, "workers": 3, "fields": range(1), "shards": range(1, 3),
+                    "resume": True}
     assert said.stdout == f"{tmp_path / 'x.zarr'}\n"
     assert said.stderr == "fields\nfields: 100%\n"
     assert run("build", recipe_file, "--quiet").stderr == ""
@@ -149,7 +154,7 @@ def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):
 
 def test_a_dry_run_builds_nothing(recipe_file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(builder, "plan", lambda recipe, workers: builder.Budget(
+    monkeypatch.setattr(builder, "plan", lambda *_: builder.Budget(
         12, 2, 1, 1, 1, {"train": 12}, 2, 75.0, 3_400_000, 0.8))
     said = run("build", recipe_file, "--dry-run")
     assert "75 s with 2 workers" in said.stdout
@@ -174,7 +179,8 @@ def test_verify_names_what_is_wrong(data_set):
     assert said.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("same", "code", "words"), [(True, 0, "is the same, bit for bit"), (False, 1, "does not come out")])
+@pytest.mark.parametrize(("same", "code", "words"), [
+    (True, 0, "is the same, bit for bit"), (False, 1, "does not come out")])
 def test_replay_exits_with_1_where_it_differs(monkeypatch, same, code, words):
     monkeypatch.setattr(builder, "replay", lambda path, index: Replay(index, same, True, (), ()))
     said = run("replay", "x.zarr", 3)
@@ -203,7 +209,8 @@ def test_a_bug_is_seen(monkeypatch):
     assert isinstance(run("verify", "x.zarr").exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.1, "1 s"), (80, "80 s"), (600, "10 min"), (9000, "2.5 h"), (2e5, "2.3 days")])
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0.1, "1 s"), (80, "80 s"), (600, "10 min"), (9000, "2.5 h"), (2e5, "2.3 days")])
 def test_spoken_times(seconds, words):
     assert spoken_time(seconds) == words
 

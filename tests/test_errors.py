@@ -62,13 +62,13 @@ MISTAKES = {
     "distribution without an end": (PIXEL, "pixel_size: {dist: uniform, low: 1}", [
         "6: image.pixel_size.high: is missing, and has no default"]),
     "unknown distribution": (PIXEL, "pixel_size: {dist: unifrm, low: 1, high: 2}", [
-        "6: image.pixel_size: dist 'unifrm' is unknown; did you mean 'uniform'? (allowed: uniform, log_uniform, normal, "
-        "choice, deal)"]),
+        "6: image.pixel_size: dist 'unifrm' is unknown; did you mean 'uniform'? (allowed: uniform, log_uniform, "
+        "normal, choice, deal)"]),
     "distribution without a name": (PIXEL, "pixel_size: {low: 1, high: 2}", [
         "6: image.pixel_size: needs a key 'dist', such as {dist: uniform, low: 1, high: 2}"]),
     "distribution upside down": (PIXEL, "pixel_size: {dist: uniform, low: 2, high: 1}", [
         "6: image.pixel_size: low 2 must be at most high 1, both finite"]),
-    "distribution in a distribution": (PIXEL, "pixel_size: {dist: uniform, low: {dist: normal, mean: 1, sd: 1}, high: 2}", [
+    "distribution in a distribution": (PIXEL, "pixel_size: {dist: uniform, low: {dist: normal, mean: 1}, high: 2}", [
         "6: image.pixel_size.low: cannot be a distribution; give a number"]),
     "distribution of words": (PIXEL, "pixel_size: {dist: choice, values: [a, b]}", [
         "6: image.pixel_size: 'a' is not a number; all values of this distribution must be"]),
@@ -107,26 +107,26 @@ MISTAKES = {
     "number for a name": ("name: try", "name: 12", [
         '1: name: 12 is a number, and a name is meant; quote it: "12"']),
     "phonons": (IMAGE, IMAGE + "simulate: {phonons: {minimum: 1}}\n", [
-        "7: simulate.phonons: minimum 1 and maximum 16: both 0 (static), or 2 at least (a standard error needs two) and "
-        "minimum at most maximum"]),
+        "7: simulate.phonons: minimum 1 and maximum 16: both 0 (static), or 2 at least (a standard error needs two) "
+        "and minimum at most maximum"]),
     "unknown word": ("distort:\n", "distort:\n  truth_geometry: affin\n", [
         "13: distort.truth_geometry: 'affin' is unknown; did you mean 'affine'? (allowed: affine, smooth, ideal)"]),
     "unknown detector": ("  size: 128", "  detector: ADF", [
         "5: image.detector: 'ADF' is not a detector of the microscope; it has HAADF, LAADF, ABF, BF"]),
     "detector beyond the simulated angle": ("convergence: 20", "detectors: [{name: HAADF, inner: 99, outer: 250}]", [
-        "11: microscope.detectors.0.outer: 250 mrad is beyond the simulated angle, simulate.max_angle 120 mrad; lower the "
-        "detector's outer angle or raise simulate.max_angle (time grows with its square)"]),
+        "11: microscope.detectors.0.outer: 250 mrad is beyond the simulated angle, simulate.max_angle 120 mrad; lower "
+        "the detector's outer angle or raise simulate.max_angle (time grows with its square)"]),
     "missing file": ("structure: Au", "file: nothere.cif", [
-        "9: specimen.file: FOLDER/nothere.cif: no such file; a path is relative to the recipe, with --set to the working "
-        "directory"]),
+        "9: specimen.file: FOLDER/nothere.cif: no such file; a path is relative to the recipe, with --set to the "
+        "working directory"]),
     "broken YAML": ("size: 128", "size: [128", [
         "6: not valid YAML: expected ',' or ']', but got ':'; a bracket that is opened in line 5 is not closed"]),
     "tab": ("  size: 128", "\tsize: 128", [
-        "5: not valid YAML: found character '\\t' that cannot start any token; YAML is indented with spaces, never with "
-        "tabs"]),
+        "5: not valid YAML: found character '\\t' that cannot start any token; YAML is indented with spaces, never "
+        "with tabs"]),
     "colon": ("size: 128", "size 128", [
-        "6: not valid YAML: mapping values are not allowed here; look for a missing colon in the line above, or a wrong "
-        "indentation"]),
+        "6: not valid YAML: mapping values are not allowed here; look for a missing colon in the line above, or a "
+        "wrong indentation"]),
     "key twice": ("fields: 4", "samples: 4", [
         '3: not valid YAML: found duplicate key "samples" with value "4" (original value: "48")']),
     "two documents": ("distort:", "---\ndistort:", [
@@ -202,7 +202,7 @@ def test_a_bad_setting_names_itself(here, setting, wanted):
 
 def test_an_unknown_recipe_names_the_shipped_ones(here):
     [line] = lines_of(run("build", "quikstart"))
-    assert line.startswith("quikstart: no such file, and no shipped recipe has that name; did you mean quickstart? (shipped")
+    assert line.startswith("quikstart: no such file, and no shipped recipe has that name; did you mean quickstart? (")
 
 
 @pytest.mark.parametrize("bad", ["cif", "window", "memory"])
@@ -269,7 +269,8 @@ def test_a_sample_that_is_not_there(data_set, index, words):
     assert words in line
 
 
-@pytest.mark.parametrize(("out", "words"), [("a/b.png", "there is no such folder"), ("a.jpg", "is a .png or a .html file")])
+@pytest.mark.parametrize(("out", "words"), [
+    ("a/b.png", "there is no such folder"), ("a.jpg", "is a .png or a .html file")])
 def test_a_preview_that_cannot_be_written(data_set, out, words):
     [line] = lines_of(run("preview", "fake.zarr", "--out", out))
     assert line.startswith(f"{out}: ")
