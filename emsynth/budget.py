@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from emsynth.layout import shard_count
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
+from emsynth.store.layout import shard_count
 
 # Measured on one core of the reference machine, on which a stack of 32 complex Fourier transforms of 160² goes at
 # _REFERENCE_FFT points/s: multislice in wave points x slices per second, and the time to render and write 256² pixels.

@@ -15,10 +15,12 @@ import fakes
 import numpy as np
 import pytest
 
-from emsynth import builder, claims, repetition, store, workers
+from emsynth import builder, store
+from emsynth.builder import repetition, workers
+from emsynth.builder.tasks import Engine, FieldsAtHand
 from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError, StoreExistsError
 from emsynth.recipe import Recipe
-from emsynth.tasks import Engine, FieldsAtHand
+from emsynth.store import claims
 
 FAKE = Engine(fakes.outline, fakes.simulate, fakes.render)
 
@@ -53,7 +55,7 @@ def start(path, function="render", what=""):
     script = textwrap.dedent(f"""
         import fakes
         from emsynth import builder
-        from emsynth.tasks import Engine
+        from emsynth.builder.tasks import Engine
         builder.build(fakes.recipe(), {str(path)!r}, workers=2, engine=Engine(fakes.outline, fakes.simulate,
                       fakes.{function}){what})
         """)

@@ -18,15 +18,16 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from emsynth import __version__, builder, preview, sheet, store
-from emsynth.caption import caption
+from emsynth import __version__, budget, builder, preview, store
+from emsynth.builder.repetition import Replay
 from emsynth.cli import app
+from emsynth.cli.progress import Watch, spoken_size, spoken_time
+from emsynth.cli.schema import recipe_schema
 from emsynth.errors import StoreError
-from emsynth.progress import Watch, spoken_size, spoken_time
+from emsynth.preview import report, sheet
+from emsynth.preview.caption import caption
+from emsynth.preview.resolved import rows
 from emsynth.recipe import Recipe
-from emsynth.repetition import Replay
-from emsynth.resolved import rows
-from emsynth.schema import recipe_schema
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 VERBS = ("build", "check", "preview", "show", "verify", "replay", "schema")
@@ -154,7 +155,7 @@ def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):
 
 def test_a_dry_run_builds_nothing(recipe_file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(builder, "plan", lambda *_: builder.Budget(
+    monkeypatch.setattr(builder, "plan", lambda *_: budget.Budget(
         12, 2, 1, 1, 1, {"train": 12}, 2, 75.0, 3_400_000, 0.8))
     said = run("build", recipe_file, "--dry-run")
     assert "75 s with 2 workers" in said.stdout
@@ -222,7 +223,7 @@ def test_spoken_sizes():
 def test_progress_in_a_log_is_plain_lines(monkeypatch):
     """A log has no carriage returns, and few lines."""
     clock = iter(float(10 * n) for n in range(100))
-    monkeypatch.setattr("emsynth.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("emsynth.cli.progress.time.monotonic", lambda: next(clock))
     held = io.StringIO()
     with Watch(Console(file=held)) as watch:
         watch.begin("shards", 4)
@@ -240,13 +241,13 @@ def test_progress_in_a_log_is_plain_lines(monkeypatch):
 def test_a_preview_shows_what_differs():
     """Structures and detectors before shades of dose; identity pairs only where nothing else is left."""
     candidates = [preview.Traits(n, f"S{n % 2}", "HAADF" if n < 6 else "BF", 10.0 ** (n % 3), n == 0) for n in range(8)]
-    chosen = preview.choose(candidates, 4)
+    chosen = report.choose(candidates, 4)
     picked = [candidates[n] for n in chosen]
     assert {t.structure for t in picked} == {"S0", "S1"}
     assert {t.detector for t in picked} == {"HAADF", "BF"}
     assert 0 not in chosen
     assert [t.counts for t in picked] == sorted((t.counts for t in picked), reverse=True)
-    assert sorted(preview.choose(candidates, 20)) == list(range(8))
+    assert sorted(report.choose(candidates, 20)) == list(range(8))
 
 
 def test_preview_of_a_data_set_is_a_picture(data_set, tmp_path):
@@ -267,9 +268,9 @@ def test_the_report_needs_no_other_file(data_set, tmp_path):
 
 def test_preview_of_a_recipe_simulates_few_fields(recipe_file, tmp_path, monkeypatch):
     simulated = []
-    monkeypatch.setattr(preview, "outline", fakes.outline)
-    monkeypatch.setattr(preview, "render", fake_sample)
-    monkeypatch.setattr(preview, "simulate", lambda recipe, j: simulated.append(j) or fakes.simulate(recipe, j))
+    monkeypatch.setattr(report, "outline", fakes.outline)
+    monkeypatch.setattr(report, "render", fake_sample)
+    monkeypatch.setattr(report, "simulate", lambda recipe, j: simulated.append(j) or fakes.simulate(recipe, j))
     said = run("preview", recipe_file, "-n", 4, "--set", "fields=9", "--set", "samples=90", "--out", tmp_path / "a.png")
     assert said.exit_code == 0, said.output
     assert 0 < len(simulated) <= 2

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import xarray
 
-from emsynth import claims, store
+from emsynth import store
 from emsynth.errors import IntegrityError, StoreError, StoreExistsError
+from emsynth.store import claims
 
 
 @pytest.fixture(scope="module")
@@ -164,34 +165,34 @@ def test_an_unfinished_shard_and_a_damaged_manifest_are_named(full):
 
 
 def test_only_one_process_can_claim(empty):
-    assert store.claim(empty, "shard-00000")
+    assert claims.claim(empty, "shard-00000")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert not pool.apply(store.claim, (empty, "shard-00000"))
-        store.release(empty, "shard-00000")
-        assert pool.apply(store.claim, (empty, "shard-00000"))
-        assert not store.claim(empty, "shard-00000")
+        assert not pool.apply(claims.claim, (empty, "shard-00000"))
+        claims.release(empty, "shard-00000")
+        assert pool.apply(claims.claim, (empty, "shard-00000"))
+        assert not claims.claim(empty, "shard-00000")
         assert str(claims.owner(empty, "shard-00000")).startswith("process ")
-        store.release(empty, "shard-00000")  # not ours to give back
-        assert not store.claim(empty, "shard-00000")
+        claims.release(empty, "shard-00000")  # not ours to give back
+        assert not claims.claim(empty, "shard-00000")
 
 
 def test_the_claim_of_a_dead_process_is_taken_over(empty):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(store.claim, (empty, "shard-00000"))
+        assert pool.apply(claims.claim, (empty, "shard-00000"))
     pool.join()
-    assert store.claim(empty, "shard-00000")
+    assert claims.claim(empty, "shard-00000")
 
 
 def test_a_recycled_process_number_does_not_keep_a_claim(empty):
     mine = json.dumps({**vars(claims.myself()), "started": "1"})
     claims.file_of(empty, "field-00000").write_text(mine)
-    assert store.claim(empty, "field-00000")
+    assert claims.claim(empty, "field-00000")
 
 
 def test_a_claim_from_another_machine_stands(empty):
     other = json.dumps({**vars(claims.myself()), "host": "elsewhere"})
     claims.file_of(empty, "field-00000").write_text(other)
-    assert not store.claim(empty, "field-00000")
+    assert not claims.claim(empty, "field-00000")
 
 
 def test_what_exists_is_left_alone(full, recipe, tmp_path):
@@ -218,7 +219,7 @@ def test_overwrite_refuses_what_is_not_a_store(tmp_path, recipe):
 
 
 def test_overwrite_refuses_a_store_in_the_making(empty, recipe):
-    assert store.claim(empty, "shard-00002")
+    assert claims.claim(empty, "shard-00002")
     with pytest.raises(StoreExistsError, match=r"is writing shard 2"):
         store.create(empty, recipe, [], overwrite=True)
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emsynth import claims, manifest
 from emsynth.errors import StoreError, StoreExistsError
-from emsynth.layout import FORMAT_VERSION, shard_count, shard_range
 from emsynth.recipe import Recipe
+from emsynth.store import claims, manifest
+from emsynth.store.layout import FORMAT_VERSION, shard_count, shard_range
 
 GENERATOR = "emsynth"
 

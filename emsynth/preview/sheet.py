@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.caption import caption, heading
+from emsynth.preview.caption import caption, heading
 from emsynth.sample import Sample
 
 if TYPE_CHECKING:

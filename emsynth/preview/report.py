@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emsynth.budget import field_seconds, machine_speed
-from emsynth.caption import heading
-from emsynth.dataset import open_store
 from emsynth.draw import number
 from emsynth.errors import StoreError
 from emsynth.passes import Outline, outline, simulate
+from emsynth.preview.caption import heading
+from emsynth.preview.resolved import Row, rows
+from emsynth.preview.sheet import draw_sheet
 from emsynth.recipe import Recipe
-from emsynth.resolved import Row, rows
 from emsynth.sample import Sample, render
-from emsynth.sheet import draw_sheet
 from emsynth.store import describe, open_dataset, read_sample
+from emsynth.store.dataset import open_store
 
 # How far a preview of a recipe looks for fields and samples that differ.
 _FIELDS_SEEN = 12

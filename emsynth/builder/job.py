@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from emsynth import claims, manifest, store
+from emsynth import store
 from emsynth.budget import Budget, budget, field_seconds, machine_speed, shard_seconds
-from emsynth.dataset import Store, check_creatable, check_replaceable, exists, join
+from emsynth.builder.repetition import Replay, replay
+from emsynth.builder.tasks import Engine, FieldTask, OutlineTask, ShardTask
+from emsynth.builder.workers import Task, Team, usable_cores
 from emsynth.errors import EmsynthError, RecipeError, StoreExistsError
-from emsynth.layout import shard_count, shard_range
 from emsynth.passes import Outline
-from emsynth.provenance import changed_since
 from emsynth.recipe import Recipe
-from emsynth.repetition import Replay, replay
-from emsynth.tasks import Engine, FieldTask, OutlineTask, ShardTask
-from emsynth.workers import Task, Team, usable_cores
+from emsynth.store import claims, manifest
+from emsynth.store.dataset import Store, check_creatable, check_replaceable, exists, join
+from emsynth.store.layout import shard_count, shard_range
+from emsynth.store.provenance import changed_since
 
 __all__ = ["Budget", "Progress", "Replay", "build", "part_range", "plan", "replay"]
 

@@ -104,9 +104,9 @@ def build(
     if resume and overwrite:
         raise typer.BadParameter("give either --resume, to go on, or --overwrite, to begin again")
     from emsynth import builder
-    from emsynth.layout import shard_count
-    from emsynth.progress import Watch
+    from emsynth.cli.progress import Watch
     from emsynth.recipe import Recipe
+    from emsynth.store.layout import shard_count
 
     read = Recipe.load(recipe, settings or [])
     count = shard_count(read.samples, read.store.shard)
@@ -124,7 +124,7 @@ def build(
 
 
 def _print_cost(cost: Budget, out: Path) -> None:
-    from emsynth.progress import spoken_size, spoken_time
+    from emsynth.cli.progress import spoken_size, spoken_time
 
     splits = ", ".join(f"{name} {n:,}" for name, n in cost.splits.items())
     _print_pairs([
@@ -181,7 +181,7 @@ def _print_recipe(recipe: Recipe) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from emsynth.resolved import rows
+    from emsynth.preview.resolved import rows
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("key", no_wrap=True)
@@ -255,7 +255,7 @@ def replay(dataset: DatasetArgument, index: Annotated[int, typer.Argument(min=0,
 @app.command(epilog="Example: emsynth schema > recipe.schema.json")
 def schema() -> None:
     """Print the JSON schema of recipes, with which editors complete keys and show units and ranges."""
-    from emsynth.schema import recipe_schema
+    from emsynth.cli.schema import recipe_schema
 
     typer.echo(recipe_schema(), nl=False)
 

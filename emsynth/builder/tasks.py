@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from emsynth import manifest, sample, store
+from emsynth import sample, store
+from emsynth.builder.workers import Held
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample
 from emsynth.simulation.field import Field
-from emsynth.workers import Held
+from emsynth.store import claims, manifest
 
 # Clean stacks that one process keeps at hand, in bytes.
 _FIELDS_AT_HAND = 1 << 30
@@ -137,7 +138,7 @@ class ShardTask:
 
 def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
     """Write a part as its only writer; whether there was anything left to write."""
-    if not store.claim(path, part):
+    if not claims.claim(path, part):
         return Held()
     try:
         if manifest.intact(path, part):
@@ -145,7 +146,7 @@ def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
         write()
         return True
     finally:
-        store.release(path, part)
+        claims.release(path, part)
 
 
 class FieldsAtHand:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from emsynth.claims import FOLDER as CLAIMS
 from emsynth.errors import IntegrityError, StoreError
+from emsynth.store.claims import FOLDER as CLAIMS
 
 FOLDER = "manifest"
 STORE = "store"

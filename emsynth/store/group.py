@@ -1,6 +1,6 @@
 """The Zarr store of a data set: create it, write whole parts of it, read them back.
 
-A store is one folder: a Zarr v3 group with the arrays of `emsynth.layout`, ``fields/<j>`` with the clean stacks,
+A store is one folder: a Zarr v3 group with the arrays of `emsynth.store.layout`, ``fields/<j>`` with the clean stacks,
 ``manifest/`` with a checksum of every file of every finished part, and ``claims/`` for those who build it.
 """
 
@@ -20,18 +20,18 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from emsynth import claims, description, manifest
-from emsynth.claims import claim, release
-from emsynth.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store
 from emsynth.distortion import MaskBit
 from emsynth.errors import EmsynthError, IntegrityError, StoreError
-from emsynth.layout import FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
-from emsynth.manifest import part_name
 from emsynth.passes import Outline
-from emsynth.provenance import fingerprint, versions
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample, SampleColumns
 from emsynth.simulation.field import Field, from_arrays, to_arrays
+from emsynth.store import claims, description, manifest
+from emsynth.store.claims import claim, release
+from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store
+from emsynth.store.layout import FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
+from emsynth.store.manifest import part_name
+from emsynth.store.provenance import fingerprint, versions
 
 if TYPE_CHECKING:
     import xarray
@@ -339,5 +339,5 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
 
 
 def checksums(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Digest of every finished part and of all together; see `emsynth.manifest.checksums`."""
+    """Digest of every finished part and of all together; see `emsynth.store.manifest.checksums`."""
     return manifest.checksums(open_store(path).path)
