@@ -236,11 +236,11 @@ def test_progress_in_a_log_is_plain_lines(monkeypatch):
     assert lines[-2:] == ["shards: 100%", "all well"]
 
 
-# The pictures of a preview.
+# The pictures of a report.
 
 def test_a_preview_shows_what_differs():
     """Structures and detectors before shades of dose; identity pairs only where nothing else is left."""
-    candidates = [preview.Traits(n, f"S{n % 2}", "HAADF" if n < 6 else "BF", 10.0 ** (n % 3), n == 0) for n in range(8)]
+    candidates = [report.Traits(n, f"S{n % 2}", "HAADF" if n < 6 else "BF", 10.0 ** (n % 3), n == 0) for n in range(8)]
     chosen = report.choose(candidates, 4)
     picked = [candidates[n] for n in chosen]
     assert {t.structure for t in picked} == {"S0", "S1"}
