@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from emsynth import __version__, budget, builder, preview, store
+from emsynth import __version__, budget, builder, store
 from emsynth.builder.repetition import Replay
 from emsynth.cli import app
 from emsynth.cli.progress import Watch, spoken_size, spoken_time
