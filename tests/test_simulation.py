@@ -24,8 +24,9 @@ STATIC = {"phonons": {"minimum": 0, "maximum": 0}, "max_angle": 120.0}
 STREAMS = Streams(1, 0)
 
 
-def static(**changes):
-    return Simulation.model_validate(STATIC | changes)
+def static(thicknesses=1, **changes):
+    """A static lattice; the same exit planes whatever the kind of specimen."""
+    return Simulation.model_validate(STATIC | {"thicknesses": thicknesses, "film_thicknesses": thicknesses} | changes)
 
 
 def probe_of_abtem(specimen, scope, planned, refinement, every=15):
