@@ -102,20 +102,29 @@ class Microscope(Drawable):
         """Highest spatial frequency of a STEM image, 2α/λ, in 1/Å."""
         return 2e-3 * number(self.convergence) / self.wavelength
 
+    @property
+    def blur(self) -> float:
+        """Radius in Å of the disc that spherical aberration and defocus make of the probe, by rays.
+
+        The largest |Cs θ³ - Δf θ| within the aperture (the slope of χ), at its edge or where the two balance.
+        """
+        edge, cs, df = number(self.convergence) * 1e-3, number(self.spherical), number(self.defocus)
+        angles = [edge]
+        if cs * df > 0:
+            angles.append(min(edge, math.sqrt(df / (3 * cs))))
+        return max(abs(cs * angle**3 - df * angle) for angle in angles)
+
     def detector_angles(self) -> dict[str, tuple[float, float]]:
         """Inner and outer angle of each detector in mrad, by name."""
         return {d.name: d.angles(number(self.convergence)) for d in self.detectors}
 
-    def aberration(self, angle: NDArray[np.float64], azimuth: NDArray[np.float64],
-                   focus: float = 0.0) -> NDArray[np.float64]:
+    def aberration(self, angle: NDArray[np.float64], azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
         """Aberration function χ.
 
         Parameters
         ----------
         angle, azimuth : ndarray
             Polar angle in rad, azimuth in rad (from the column axis towards the row axis).
-        focus : float
-            Added to the defocus, in Å.
 
         Returns
         -------
@@ -125,7 +134,7 @@ class Microscope(Drawable):
         def lobe(amplitude: Quantity, azimuth_of: Quantity, fold: int) -> NDArray[np.float64]:
             return number(amplitude) * np.cos(fold * (azimuth - math.radians(number(azimuth_of))))
 
-        second = angle**2 / 2 * (lobe(self.astigmatism, self.astigmatism_azimuth, 2) - number(self.defocus) - focus)
+        second = angle**2 / 2 * (lobe(self.astigmatism, self.astigmatism_azimuth, 2) - number(self.defocus))
         third = angle**3 / 3 * (lobe(self.coma, self.coma_azimuth, 1) + lobe(self.trefoil, self.trefoil_azimuth, 3))
         return 2 * math.pi / self.wavelength * (second + third + angle**4 / 4 * number(self.spherical))
 

@@ -156,9 +156,10 @@ def _digest(specimen: Specimen, microscope: Microscope, recipe: Recipe, streams:
     return field_cache.content_digest(determines)
 
 
-def largest_pixel(size: int, extent: tuple[float, float]) -> float:
-    """Largest pixel in Å with which a window of `size` px stays within a field that must not be seen twice."""
-    return min(extent) / size
+def largest_pixel(size: int, extent: tuple[float, float], rotation: float = 0.0) -> float:
+    """Largest pixel in Å with which a window of `size` px, turned by `rotation` degrees, stays within a field."""
+    turn = math.radians(rotation)
+    return min(extent) / (size * (abs(math.cos(turn)) + abs(math.sin(turn))))
 
 
 def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: str) -> None:

@@ -40,7 +40,7 @@ class Image(Drawable):
     perfect: Quantity = quantity(0.3, unit="1", low=0, high=1,
                                  about="probability of neither strain nor a thickness map: perfectly periodic")
     strain: Quantity = quantity(Uniform(low=0, high=0.02), unit="1", low=0, high=0.05,
-                                about="largest local strain of a smooth random strain map")
+                                about="bound of the local strain in a smooth random strain map")
     thickness_variation: Quantity = quantity(Uniform(low=0, high=0.5), unit="1", low=0, high=1,
                                              about="part of the thickness series that a smooth random map spans")
 

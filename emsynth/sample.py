@@ -27,20 +27,26 @@ class SampleColumns:
     ----------
     position : ndarray (n, 2), float64
         (row, col) in px of the truth; pixel centres are whole numbers.
+    index : ndarray (n,), int32
+        Index of the column in its field.
     number : ndarray (n,), uint8
         Atomic number of the heaviest element.
     formula : tuple of str
         Content of the column.
     intensity : ndarray (n,), float32
-        Truth integrated over the column's surroundings, in the truth's units times px².
+        Truth less its black level, integrated over a disc around the column, in ADU times px².
+    radius : float
+        Of that disc in px: half of the closest distance between columns of the structure.
     resolved : ndarray (n,), bool
         False where the tilt smears the column over more than 0.5 Å.
     """
 
     position: NDArray[np.float64]
+    index: NDArray[np.int32]
     number: NDArray[np.uint8]
     formula: tuple[str, ...]
     intensity: NDArray[np.float32]
+    radius: float
     resolved: NDArray[np.bool_]
 
 
@@ -69,7 +75,8 @@ class Sample:
     sampling : float
         Pixel size in Å.
     thickness : float
-        Specimen thickness at the middle of the window in Å.
+        Specimen thickness at the middle of the window in Å; with a thickness map it lies between exit planes, whose
+        pictures are blended.
     expected_counts : float
         Mean number of electrons per pixel in the truth.
     gain, black_level, step : float
@@ -140,17 +147,18 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
         columns=_columns(window, clean, made), drawn=drawn, split=prototype_split(clean.prototype),
         prototype=clean.prototype, structure=str(clean.provenance["specimen"]["structure"]),
         physics=str(clean.provenance["physics"]), detector=detector, sampling=window.pixel,
-        thickness=view.thickness_at_centre(window, clean), expected_counts=made.expected_counts, gain=made.gain,
-        black_level=made.black_level, step=made.step)
+        thickness=float(view.thickness_at(window, clean, view.centre(window))[0]), expected_counts=made.expected_counts,
+        gain=made.gain, black_level=made.black_level, step=made.step)
 
 
 def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
-    position, column, resolved = view.columns_in(
-        window, field, view.thickness_at_centre(window, field), made.to_truth)
+    position, column, resolved = view.columns_in(window, field, made.to_truth)
+    radius = max(1.0, view.column_radius(field) / window.pixel)
     return SampleColumns(
-        position=position, number=field.columns.number[column],
+        position=position, index=column.astype(np.int32), number=field.columns.number[column],
         formula=tuple(field.columns.formula[c] for c in column),
-        intensity=view.integrated_intensity(made.truth, position), resolved=resolved)
+        intensity=view.integrated_intensity(made.truth - np.float32(made.black_level), position, radius),
+        radius=radius, resolved=resolved)
 
 
 # Spline coefficients of the fields at hand, gone when the field is: thousands of samples share them.

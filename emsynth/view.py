@@ -23,21 +23,26 @@ PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def fitted(drawn: Image, recipe: Image, field: Field) -> Image:
-    """The drawn image section with a pixel that fits the field.
+    """The drawn image section with a pixel and a rotation that fit the field.
 
-    A window may not show a particle or an amorphous film twice: a pixel that was drawn too large is made as large as
-    fits, where the recipe's distribution reaches down to it.
+    A window may not show a particle or an amorphous film twice. A pixel that was drawn too large is made as large as
+    fits, where the recipe's distribution reaches down to it; where it does not, the rotation becomes the nearest
+    quarter turn, at which the window fits best.
 
     Raises
     ------
     FieldError
-        Where it does not.
+        Where the window does not fit even then.
     """
     if field.repeats:
         return drawn
     check_fit(recipe, field.extent, field.repeats, str(field.provenance["specimen"]["structure"]))
-    limit = max(largest_pixel(drawn.size, field.extent), smallest(recipe.pixel_size))
-    return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit)})
+    least, rotation = smallest(recipe.pixel_size), number(drawn.rotation)
+    limit = largest_pixel(drawn.size, field.extent, rotation)
+    if limit < least:
+        rotation = 90.0 * round(rotation / 90.0)
+        limit = max(least, largest_pixel(drawn.size, field.extent, rotation))
+    return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit), "rotation": rotation})
 
 
 def place(image: Image, field: Field, seed: int, index: int) -> Window:
@@ -56,12 +61,13 @@ def place(image: Image, field: Field, seed: int, index: int) -> Window:
     -------
     Window
     """
-    pixel, size = number(image.pixel_size), image.size
-    slack = np.asarray(field.extent) - (0.0 if field.repeats else size * pixel)
-    # A window that must not see the repetition stays within the field, as far as its rotation lets it.
+    pixel, size, rotation = number(image.pixel_size), image.size, math.radians(number(image.rotation))
+    turned = size * pixel * (abs(math.cos(rotation)) + abs(math.sin(rotation)))
+    # A window that must not see the repetition stays within the field.
+    slack = np.asarray(field.extent) - (0.0 if field.repeats else turned)
     offset = (generator(seed, index, "image.origin").random(2) - 0.5) * np.maximum(slack, 0.0)
     origin = np.asarray(field.extent) / 2 + offset
-    window = Window(shape=(size, size), pixel=pixel, rotation=math.radians(number(image.rotation)),
+    window = Window(shape=(size, size), pixel=pixel, rotation=rotation,
                     origin=(float(origin[0]), float(origin[1])), flip=number(image.flip) > 0.5)
     return Window(**{**vars(window), "warp": _strain_map(image, window, seed, index),
                      "plane": _plane_map(image, window, len(field.thickness), seed, index)})
@@ -97,20 +103,27 @@ def _plane_map(image: Image, window: Window, planes: int, seed: int, index: int)
     last = planes - 1
     middle, span = number(image.plane) * last, number(image.thickness_variation) * last
     if span == 0:
-        return float(middle)
+        # Without a map nothing needs a blend of two exit planes, which only approximates what lies between them.
+        return float(round(middle))
     swing = _smooth_map(generator(seed, index, "image.thickness.map"), window)
     swing = (swing - swing.min()) / np.ptp(swing) - 0.5
     plane: NDArray[np.float64] = np.clip(middle + span * swing, 0.0, float(last))
     return plane
 
 
-def thickness_at_centre(window: Window, field: Field) -> float:
-    """Thickness in Å that the window's maps have in the middle."""
-    plane = window.plane if isinstance(window.plane, float) else float(np.mean(window.plane))
-    return float(np.interp(plane, np.arange(len(field.thickness)), field.thickness))
+def thickness_at(window: Window, field: Field, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thickness in Å (n,) that the window's maps have at `points (n, 2)` px; between exit planes it is a blend."""
+    plane = window.plane_at(points)
+    thickness: NDArray[np.float64] = np.interp(plane, np.arange(len(field.thickness)), field.thickness)
+    return thickness
 
 
-def columns_in(window: Window, field: Field, thickness: float,
+def centre(window: Window) -> NDArray[np.float64]:
+    """Middle of the window, px, (1, 2)."""
+    return (np.asarray(window.shape, dtype=np.float64)[None] - 1) / 2
+
+
+def columns_in(window: Window, field: Field,
                to_truth: PointMap) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
     """Columns of a field that a window shows.
 
@@ -120,8 +133,6 @@ def columns_in(window: Window, field: Field, thickness: float,
         The window.
     field : Field
         The field; its columns repeat with it.
-    thickness : float
-        Depth of the specimen in Å.
     to_truth : callable
         Window px to truth px (the part of the scan displacement that the truth shares).
 
@@ -132,9 +143,9 @@ def columns_in(window: Window, field: Field, thickness: float,
     column : ndarray (n,)
         Index of the column in the field.
     resolved : ndarray (n,), bool
-        Whether it appears as a column at this tilt and thickness.
+        Whether it appears as a column at its tilt and thickness.
     """
-    position, resolved = field.columns_at(thickness)
+    position = field.columns.position
     if len(position) == 0:
         return np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     extent = np.asarray(field.extent)
@@ -143,24 +154,39 @@ def columns_in(window: Window, field: Field, thickness: float,
     first, last = np.floor((low - position.max(0)) / extent), np.ceil((high - position.min(0)) / extent)
     shifts = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(first, last, strict=True)), indexing="ij"), -1)
     points = (shifts.reshape(-1, 1, 2) * extent + position).reshape(-1, 2)
-    column = np.tile(np.arange(len(position)), shifts.size // 2)
     near = np.all((points >= low) & (points <= high), axis=1)
-    seen = to_truth(window.to_window(points[near]))
-    column = column[near]
+    points, column = points[near], np.tile(np.arange(len(position)), shifts.size // 2)[near]
+    # Each column has the thickness of its own place, and with it its own lean.
+    thickness = thickness_at(window, field, window.to_window(points))
+    appears, resolved = field.columns_at(thickness, column)
+    seen = to_truth(window.to_window(points + appears - position[column]))
     inside = np.all((seen > -0.5) & (seen < np.asarray(window.shape) - 0.5), axis=1)
-    inside &= thickness > field.columns.depth[column, 0]
-    return seen[inside], column[inside], resolved[column[inside]]
+    inside &= field.columns.depth[column, 0] <= thickness + field.entrance
+    return seen[inside], column[inside], resolved[inside]
 
 
-def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Mean of the truth around each column times the area, a disc as wide as half the closest distance.
+def column_radius(field: Field) -> float:
+    """Half of the closest distance between two columns of a field, in Å; 1 Å where there are not two."""
+    position = field.columns.position
+    if len(position) == 0:
+        return 1.0
+    steps = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 1, 2)
+    around = (position + steps * np.asarray(field.extent)).reshape(-1, 2)
+    return float(cKDTree(around).query(position, k=2)[0][:, 1].min()) / 2
+
+
+def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float64],
+                         radius: float) -> NDArray[np.float32]:
+    """Mean of the truth in a disc around each column, times its area.
 
     Parameters
     ----------
     truth : ndarray (rows, cols)
-        Picture.
+        Picture, without its black level.
     position : ndarray (n, 2)
         (row, col) in px.
+    radius : float
+        Of the disc in px, at least 1.
 
     Returns
     -------
@@ -169,8 +195,6 @@ def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float6
     """
     if len(position) == 0:
         return np.zeros(0, np.float32)
-    closest = cKDTree(position).query(position, k=2)[0][:, 1].min() if len(position) > 1 else 8.0
-    radius = float(np.clip(closest / 2, 1.0, 16.0))
     reach = math.ceil(radius)
     step = np.arange(-reach, reach + 1)
     base = np.rint(position).astype(np.int64)
@@ -181,4 +205,3 @@ def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float6
     mean = (value * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
     integrated: NDArray[np.float32] = (mean * (math.pi * radius**2)).astype(np.float32)
     return integrated
-

@@ -39,7 +39,7 @@ def three_atoms(mistilt: tuple[float, float] = (0.0, 0.0), depth: float = 12.0) 
     columns = Columns(np.array([[1, 2], [6.1, 5.2], [4, 2.3]]), np.array([79, 14, 29], np.uint8), ("Au", "Si", "Cu"),
                       np.array([[3, 3], [5, 5], [9, 9.0]]), np.ones(3, np.int32))
     return Specimen(atoms, (9.0, 8.0), columns, {"Au": 0.08, "Si": 0.08, "Cu": 0.08}, mistilt, "amorphous", "three",
-                    "three", depth)
+                    "three", depth, slab=True)
 
 
 def crystal(repeats: int = 3, cells: int = 4) -> Specimen:
@@ -50,7 +50,7 @@ def crystal(repeats: int = 3, cells: int = 4) -> Specimen:
     atoms = cell.repeat((repeats, repeats, cells))
     atoms.positions += 0.5
     return Specimen(atoms, (a, a), Columns.none(), {"Sr": 0.08, "Ti": 0.07, "O": 0.09}, (0.0, 0.0), "crystal",
-                    "SrTiO3", "perovskite", cells * a)
+                    "SrTiO3", "perovskite", cells * a, slab=True)
 
 
 def microscope(**changes: object) -> Microscope:

@@ -43,7 +43,7 @@ def simulate(recipe: Recipe, field: int) -> Field:
     columns = Columns(rng.random((count, 2)), np.full(count, 79, np.uint8), ("Au",) * count, rng.random((count, 2)),
                       np.full(count, 3, np.int32))
     return Field(rng.random((2, 1, 24, 24)).astype(np.float32), (0.1, 0.11), True, columns, np.array([10.0, 20.0]),
-                 ("HAADF",), 2.5, (0.0, 1.0), True,
+                 ("HAADF",), 2.5, (0.0, 1.0), 0.5, True,
                  {"physics": "fake", "specimen": {"prototype": PROTOTYPES[field % 3], "structure": f"S{field}"},
                   "phonon_configurations": 2, "standard_error": {"HAADF": 0.03 * (field + 1)}})
 
@@ -53,8 +53,10 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     field = field or simulate(recipe, number)
     rng = generator(recipe.seed, index, "fake render")
     count = index % 4
-    columns = SampleColumns(rng.random((count, 2)), np.full(count, 79, np.uint8), ("Au",) * count,
-                            rng.random(count).astype(np.float32), rng.random(count) < 0.5)
+    columns = SampleColumns(
+        position=rng.random((count, 2)), index=np.arange(count, dtype=np.int32), number=np.full(count, 79, np.uint8),
+        formula=("Au",) * count, intensity=rng.random(count).astype(np.float32), radius=1.5,
+        resolved=rng.random(count) < 0.5)
     truth = field.image[0, 0, :SIZE, :SIZE] * np.float32(rng.random())
     return Sample(
         index=index, field=number, truth=truth, distorted=rng.poisson(truth * 9).astype(np.float32),

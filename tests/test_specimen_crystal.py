@@ -160,8 +160,30 @@ def test_layers_have_their_own_thickness() -> None:
     specimen = built("MoS2 layer", (0, 0, 1), thickness=200.0)
     assert np.ptp(specimen.atoms.positions[:, 2]) == pytest.approx(3.172, abs=1e-3)
     assert "does not apply" in specimen.about["thickness"]
+    assert specimen.thickness == pytest.approx(3.172, abs=1e-3)
+    sheet = built("graphene", (0, 0, 1))
+    assert sheet.thickness == pytest.approx(3.35)
+    for layer in (specimen, sheet):
+        assert not layer.slab
+        assert layer.entrance == pytest.approx(layer.atoms.positions[:, 2].min(), abs=5e-3)
+        assert layer.atoms.cell.lengths()[2] >= layer.entrance + layer.thickness
+        assert layer.columns.depth.min() == pytest.approx(layer.entrance, abs=5e-3)
+        assert layer.columns.depth.max() <= layer.entrance + layer.thickness + 5e-3
     with pytest.raises(StructureError, match="single layer"):
         built("graphene", (1, 0, 0))
+
+
+@pytest.mark.parametrize("repeats", [6, 20])
+def test_slab_of_whole_repeats_holds_as_many(repeats: int) -> None:
+    """Below its entrance a slab is as thick as asked for: whole repeats make as many layers, none more."""
+    specimen = built("SrTiO3", (0, 0, 1), thickness=repeats * 3.905)
+    z = specimen.atoms.positions[:, 2]
+    assert specimen.slab
+    assert specimen.entrance == pytest.approx(z.min(), abs=5e-3)
+    assert specimen.thickness == pytest.approx(repeats * 3.905)
+    assert np.all(specimen.columns.count[np.array(specimen.columns.formula) == "Sr"] == repeats)
+    assert z.max() < specimen.entrance + specimen.thickness
+    assert specimen.columns.depth.min() == pytest.approx(specimen.entrance, abs=5e-3)
 
 
 def test_listed_axes_are_dealt_in_turn() -> None:

@@ -1,5 +1,6 @@
 """Amorphous films, nanoparticles, mixtures, and the melt-quench run that made the boxes."""
 
+import itertools
 import subprocess
 import sys
 
@@ -11,8 +12,8 @@ from pydantic import ValidationError
 
 from emsynth.draw import Deal, Streams
 from emsynth.specimen import Amorphous, Crystal, Member, Mixture, Nanoparticle, structure
-from emsynth.specimen.amorphous import MATERIALS, density, film, quenched_box
-from emsynth.specimen.particle import CONTACT, SURFACES, wulff
+from emsynth.specimen.amorphous import MATERIALS, NEAREST, density, film, quenched_box
+from emsynth.specimen.particle import CONTACT, SURFACES, sphere_diameter, wulff
 
 
 def box_of(material: str) -> Atoms:
@@ -60,23 +61,108 @@ def test_film_is_periodic_and_cut_to_thickness() -> None:
 def test_film_turns_keep_all_distances() -> None:
     """Turning and shifting the box is a symmetry operation: one period of film has the box's own distances."""
     side = quenched_box("Si").side
-    cut = film("Si", side, 1, np.random.default_rng(5))
+    cut = film("Si", side, 1, Streams(5, 0))
     turned = Atoms(f"Si{len(cut)}", positions=cut, cell=[side] * 3, pbc=True)
     own = np.sort(neighbor_list("d", box_of("Si"), 3.0))
     assert np.sort(neighbor_list("d", turned, 3.0)) == pytest.approx(own, abs=1e-6)
 
 
+def test_layers_of_a_thick_film_do_not_line_up() -> None:
+    """Independent layers add their variances: two boxes vary twice as much in projection as one, not four times."""
+    side = quenched_box("C").side
+    waves = np.array([wave for wave in itertools.product(range(-20, 21), repeat=2) if 0 < np.hypot(*wave) <= 20])
+
+    def variance(position: np.ndarray) -> float:
+        along = [np.exp(2j * np.pi / side * np.outer(position[:, a], np.arange(-20, 21))) for a in (0, 1)]
+        return float(np.sum(np.abs((along[0].T @ along[1])[waves[:, 0] + 20, waves[:, 1] + 20]) ** 2))
+
+    one, two = (np.mean([variance(film("C", depth, 1, Streams(8, j))) for j in range(12)]) for depth in
+                (side, 2 * side))
+    assert two / one == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_seams_of_a_thick_film_are_sound(material: str) -> None:
+    """Four boxes: nothing too near anywhere, the density of one, and the in-plane period still holds."""
+    box = quenched_box(material)
+    thick = film(material, 4 * box.side, 1, Streams(9, 0))
+    atoms = Atoms(f"{material}{len(thick)}", positions=thick, cell=[box.side, box.side, 4 * box.side + 9], pbc=True)
+    assert neighbor_list("d", atoms, 2.4).min() >= NEAREST[material]
+    assert len(thick) == pytest.approx(4 * len(box.position), rel=0.02)
+    assert np.all(np.histogram(thick[:, 2], 4, (0, 4 * box.side))[0] > 0.97 * len(box.position))
+
+
+def test_top_of_a_film_does_not_depend_on_its_thickness() -> None:
+    """A film's exit planes are a thickness series; the first box is the one of a thin film."""
+    thin, thick = (film("Ge", depth, 1, Streams(3, 2)) for depth in (25.0, 100.0))
+    assert np.array_equal(thin, thick[thick[:, 2] < 25.0])
+
+
+def test_film_under_a_particle_does_not_line_up_either() -> None:
+    specimen = Nanoparticle(structure="Au", diameter=15.0, zone_axis=(0, 0, 1), support_thickness=62.0,
+                            box=28.0).build(Streams(4, 0))
+    carbon = specimen.atoms.positions[specimen.atoms.symbols == "C"]
+    side = quenched_box("C").side
+    top, below = carbon[carbon[:, 2] < carbon[:, 2].min() + side - 1], carbon[carbon[:, 2] > carbon[:, 2].min() + side]
+    repeated = np.abs(top[:, None] + [0, 0, side] - below[None]).max(axis=-1) < 1e-3
+    assert not repeated.any()
+
+
 @pytest.mark.parametrize("name", SURFACES)
 def test_particle_has_the_volume_asked_for(name: str) -> None:
+    """To a facet's atoms; the diameter is that of the sphere of the same volume."""
     atoms = structure(name).atoms()
-    particle = wulff(name, 30.0, np.random.default_rng(1))
-    assert len(particle) * atoms.cell.volume / len(atoms) == pytest.approx(np.pi / 6 * 30**3, rel=0.01)
+    particle = wulff(name, 30.0, np.random.default_rng(1).uniform(0, 1, 3))
+    assert len(particle) * atoms.cell.volume / len(atoms) == pytest.approx(np.pi / 6 * 30**3, rel=0.06)
+    assert sphere_diameter(name, len(particle)) == pytest.approx(30.0, rel=0.02)
     assert np.ptp(particle, axis=0).max() < 45
+
+
+@pytest.mark.parametrize("name", SURFACES)
+@pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)])
+def test_shells_are_closed(name: str, centre: tuple[float, float, float]) -> None:
+    """About a site of the full symmetry, all 48 operations of the cube leave the particle as it is."""
+    particle = wulff(name, 28.0, np.array(centre))
+
+    def listed(position: np.ndarray) -> np.ndarray:
+        whole = np.round(position / structure(name).cell[0] * 2).astype(int)
+        return whole[np.lexsort(whole.T)]
+
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            assert np.array_equal(listed(particle[:, order] * signs), listed(particle))
+    assert sphere_diameter(name, len(particle)) == pytest.approx(28.0, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["Au", "Ag", "Pt", "Ni"])
+def test_facets_are_whole(name: str) -> None:
+    """A particle of 30 Å rests on a facet, not on an island of a few atoms, wherever its centre lies."""
+    for seed in range(10):
+        specimen = Nanoparticle(structure=name, diameter=30.0, zone_axis=(1, 1, 1), support_thickness=0.0).build(
+            Streams(seed, 0))
+        z = specimen.atoms.positions[:, 2]
+        assert min(np.sum(z < z.min() + 0.3), np.sum(z > z.max() - 0.3)) >= 12
+        assert specimen.about["diameter"] == pytest.approx(30.0, rel=0.02)
+        bonds = np.bincount(neighbor_list("i", specimen.atoms, 0.85 * structure(name).cell[0]), minlength=len(z))
+        assert bonds.min() >= 5
+
+
+def test_entrance_is_the_first_atoms_plane() -> None:
+    """Films are thickness series, particles are not; both begin where their atoms do."""
+    film_alone = Amorphous(material="C", thickness=40.0).build(Streams(1, 0))
+    particle = Nanoparticle(structure="Au", diameter=20.0, zone_axis=(0, 0, 1)).build(Streams(1, 0))
+    assert (film_alone.slab, particle.slab) == (True, False)
+    for specimen in (film_alone, particle):
+        z = specimen.atoms.positions[:, 2]
+        assert specimen.entrance == pytest.approx(z.min(), abs=0.1)
+        assert np.ptp(z) == pytest.approx(specimen.thickness, abs=0.2)
+        assert specimen.entrance + specimen.thickness < specimen.atoms.cell.lengths()[2]
+    assert particle.columns.depth.min() == pytest.approx(particle.entrance)
 
 
 def test_gold_is_faceted_as_wulff_says() -> None:
     """The distances of (100) and (111) facets go as their surface energies, to a layer's spacing."""
-    particle = wulff("Au", 60.0, np.random.default_rng(2))
+    particle = wulff("Au", 60.0, np.random.default_rng(2).uniform(0, 1, 3))
     particle -= (particle.max(axis=0) + particle.min(axis=0)) / 2
     cube = np.ptp(particle[:, 0]) / 2
     octahedron = np.ptp(particle @ np.array([1, 1, 1]) / np.sqrt(3)) / 2

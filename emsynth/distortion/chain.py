@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, get_args
@@ -17,6 +18,11 @@ from emsynth.distortion.split import evaluate, fit
 from emsynth.distortion.stage import Readout, ScanClock, purpose_key
 from emsynth.draw import Drawable, LogUniform, Quantity, Streams, number, quantity
 from emsynth.errors import FieldError
+
+# An operator leaves room for this many standard deviations above the brightest expected signal.
+_DEVIATIONS = 4.0
+# A mean fraction of the beam below this is rounding, not signal.
+_DARK = 1e-9
 
 Gather = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
@@ -231,13 +237,13 @@ class Chain(Drawable):
         )  # fmt: skip
 
     def _readout(self, expected: NDArray[np.float32], shape: tuple[int, int]) -> Readout:
-        gain = 1.0
+        gain, peak = 1.0, float(expected.max())
         for stage in self.detector:
             gain *= stage.amplification()
         return Readout(
             clock=self.clock(shape),
             counts=number(self.expected_counts),
-            brightest=gain * float(expected.max()),
+            brightest=gain * (peak + _DEVIATIONS * math.sqrt(sum(stage.variance(peak) for stage in self.detector))),
             gain=gain,
             mask=np.zeros(shape, dtype=np.uint8),
         )
@@ -249,7 +255,7 @@ def _happens(streams: Streams, name: str, probability: Quantity) -> bool:
 
 def _scale(truth: NDArray[np.float32], expected_counts: float) -> float:
     mean = float(truth.mean(dtype=np.float64))
-    if not (np.isfinite(mean) and mean > 0):
+    if not (np.isfinite(mean) and mean > _DARK):
         raise FieldError(
             f"the window shows a mean of {mean:g}, which no factor scales to {expected_counts:g} electrons per pixel: "
             "it looks at vacuum or at a dark image; move the window or give the field a background"

@@ -26,6 +26,10 @@ class Poisson(Detection):
 
     stage: Literal["poisson"] = "poisson"
 
+    def variance(self, counts: float) -> float:
+        """The mean count, and one: a few electrons are often twice as many."""
+        return counts + 1.0
+
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Replace the expected counts `image (R, C)` by drawn ones."""
         noise.poisson(np.uint64(key), np.uint64(0), image.reshape(-1))
@@ -127,6 +131,10 @@ class ReadNoise(Detection):
         LogUniform(low=0.05, high=10), unit="e", low=0, high=1000, about="Deviation σ_r"
     )
 
+    def variance(self, counts: float) -> float:
+        """σ_r², whatever the count."""
+        return number(self.sigma) ** 2
+
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Add the noise to `image (R, C)`."""
         noise.add_normal(np.uint64(key), np.uint64(0), number(self.sigma), image.reshape(-1))
@@ -159,7 +167,7 @@ class BlackLevel(Detection):
 
     stage: Literal["black_level"] = "black_level"
     level: Quantity = quantity(
-        Uniform(low=-0.1, high=0.2), unit="1", low=-2, high=10, about="Offset, as a share of the brightest truth pixel"
+        Uniform(low=-0.1, high=0.2), unit="1", low=-2, high=10, about="Offset, as a share of the brightest signal"
     )
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
@@ -181,7 +189,7 @@ class Saturation(Detection):
     stage: Literal["saturation"] = "saturation"
     level: Quantity = quantity(
         LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4,
-        about="L, as a multiple of the brightest truth pixel",
+        about="L, as a multiple of the brightest signal",
     )
     softness: Quantity = quantity(
         Uniform(low=0, high=0.5), unit="1", low=0, high=1, about="Share s of the range in which the signal bends"
@@ -207,7 +215,7 @@ class Quantise(Detection):
     )
     full_scale: Quantity = quantity(
         LogUniform(low=1, high=10), unit="1", low=0.01, high=1e4,
-        about="Highest level, as a multiple of the brightest truth pixel",
+        about="Highest level, as a multiple of the brightest signal",
     )
 
     def step(self, readout: Readout) -> float:

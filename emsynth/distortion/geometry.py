@@ -211,6 +211,15 @@ class Window:
         controls[2] = self.plane
         return controls
 
+    def plane_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fractional index of the thickness (n,) at window `points (n, 2)` px."""
+        points = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 2)
+        if np.ndim(self.plane) == 0:
+            return np.full(len(points), float(np.asarray(self.plane)))
+        out = np.zeros((len(points), 1))
+        spline.surfaces(np.ascontiguousarray(self.plane, dtype=np.float64)[None], points, *self.shape, out)
+        return out[:, 0]
+
     def _warp_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         out = np.zeros(points.shape)
         if self.warp is not None:

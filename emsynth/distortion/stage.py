@@ -80,7 +80,8 @@ class Readout:
     counts : float
         Mean expected count of the truth, electrons per pixel.
     brightest : float
-        Brightest truth pixel times the gain, above black, ADU.
+        What an operator sets the contrast by: the brightest truth pixel with four standard deviations of its counting
+        and read noise, times the gain, above black, ADU.
     gain : float
         ADU per electron; 1 where the chain has no gain.
     mask : (R, C) uint8
@@ -157,6 +158,10 @@ class Detection(Stage):
     def amplification(self) -> float:
         """ADU per electron that this stage brings; 1 unless a stage says."""
         return 1.0
+
+    def variance(self, counts: float) -> float:
+        """Variance that this stage adds to a pixel of `counts` expected electrons, e²; 0 unless a stage says."""
+        return 0.0
 
     def centroid(self) -> float:
         """How far this stage moves content towards larger col, px; the truth moves along."""

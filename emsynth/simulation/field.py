@@ -37,7 +37,7 @@ class Field:
     columns : Columns
         Projected atom columns within the image, in Å from its corner, at the entrance surface.
     thickness : ndarray (thickness,), float64
-        Depth of each exit plane in Å.
+        Thickness of the specimen above each exit plane in Å.
     detectors : tuple of str
         Names along the detector axis.
     band_limit : float
@@ -45,6 +45,8 @@ class Field:
     mistilt : tuple of float
         (row, col) tilt of the beam against the columns in mrad: the projection of an atom at depth z is
         displaced by -tilt·z.
+    entrance : float
+        Depth in Å at which the specimen begins; the depths of columns count from the top of the box.
     repeats : bool
         Whether a window may be wider than the field: true for a perfect crystal; a box with a particle or an
         amorphous film in it is periodic too, but its repetition would be seen.
@@ -60,6 +62,7 @@ class Field:
     detectors: tuple[str, ...]
     band_limit: float
     mistilt: tuple[float, float]
+    entrance: float
     repeats: bool
     provenance: dict[str, Any]
 
@@ -74,26 +77,32 @@ class Field:
         """Prototype of the specimen's structure."""
         return str(self.provenance["specimen"]["prototype"])
 
-    def columns_at(self, thickness: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Where the columns appear in a specimen that ends at a given depth.
+    def columns_at(self, thickness: float | NDArray[np.float64],
+                   column: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Where columns appear in a specimen of a given thickness.
 
         Parameters
         ----------
-        thickness : float
-            Depth in Å.
+        thickness : float or ndarray (n,)
+            Thickness of the specimen in Å, for all columns or for each.
+        column : ndarray (n,), optional
+            Indices of the columns; by default each once.
 
         Returns
         -------
         position : ndarray (n, 2)
-            (row, col) in Å: the mean of the column's atoms above `thickness`, projected along the beam.
+            (row, col) in Å: the mean of the column's atoms above `thickness`, projected along the beam. In a tilted
+            crystal a strongly channelling column is seen nearer to where it starts, by up to half of tilt times length.
         resolved : ndarray (n,), bool
             False where tilt times column length exceeds 0.5 Å, or where the column starts deeper.
         """
-        top, bottom = self.columns.depth[:, 0], np.minimum(self.columns.depth[:, 1], thickness)
+        chosen = slice(None) if column is None else column
+        end = thickness + self.entrance
+        top, bottom = self.columns.depth[chosen, 0], np.minimum(self.columns.depth[chosen, 1], end)
         tilt = np.tan(np.asarray(self.mistilt) * 1e-3)
-        position = self.columns.position - tilt * np.maximum(top, (top + bottom) / 2)[:, None]
+        position = self.columns.position[chosen] - tilt * np.maximum(top, (top + bottom) / 2)[:, None]
         smear = float(np.hypot(*tilt)) * (bottom - top)
-        return position, (smear <= 0.5) & (top < thickness)
+        return position, (smear <= 0.5) & (top <= end)
 
 
 def cache_folder() -> Path:
@@ -146,7 +155,8 @@ def keep(digest: str, field: Field) -> None:
 def to_arrays(field: Field) -> dict[str, NDArray[Any]]:
     """The field as plain arrays, JSON as bytes; `from_arrays` is the way back."""
     about = {"sampling": field.sampling, "periodic": field.periodic, "detectors": field.detectors,
-             "band_limit": field.band_limit, "mistilt": field.mistilt, "repeats": field.repeats,
+             "band_limit": field.band_limit, "mistilt": field.mistilt, "entrance": field.entrance,
+             "repeats": field.repeats,
              "formula": field.columns.formula, "provenance": field.provenance}
     return {"image": field.image, "thickness": field.thickness, "column_position": field.columns.position,
             "column_number": field.columns.number, "column_depth": field.columns.depth,
@@ -162,5 +172,5 @@ def from_arrays(arrays: dict[str, NDArray[Any]]) -> Field:
     rows, cols = about["sampling"]
     row_tilt, col_tilt = about["mistilt"]
     return Field(arrays["image"], (rows, cols), about["periodic"], columns, arrays["thickness"],
-                 tuple(about["detectors"]), about["band_limit"], (row_tilt, col_tilt), about["repeats"],
-                 about["provenance"])
+                 tuple(about["detectors"]), about["band_limit"], (row_tilt, col_tilt), about["entrance"],
+                 about["repeats"], about["provenance"])

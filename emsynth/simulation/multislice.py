@@ -27,7 +27,7 @@ from emsynth.draw import Streams, number
 from emsynth.microscope import Microscope
 from emsynth.simulation.field import Field
 from emsynth.simulation.plan import Plan, Simulation, plan_for
-from emsynth.simulation.scattering import Probe, Reciprocal, products, reciprocal, wave_classes
+from emsynth.simulation.scattering import Probe, Reciprocal, products, reciprocal
 from emsynth.specimen.base import Specimen
 
 # A few waves at a time run from the cache.
@@ -85,9 +85,11 @@ def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, s
                 planned.box[1] / planned.repeats[1] / image.shape[-1])
     return Field(
         image=image, sampling=sampling, periodic=True, columns=specimen.columns,
-        thickness=np.array([n * planned.depth / planned.slices for n in planned.planes]),
+        thickness=np.clip(np.array(planned.planes) * (planned.depth / planned.slices) - specimen.entrance, 0.0,
+                          specimen.thickness),
         detectors=tuple(microscope.detector_angles()), band_limit=microscope.band_limit, mistilt=specimen.mistilt,
-        repeats=specimen.kind == "crystal", provenance=_provenance(specimen, planned, microscope, settings, accuracy))
+        entrance=specimen.entrance, repeats=specimen.kind == "crystal",
+        provenance=_provenance(specimen, planned, microscope, settings, accuracy))
 
 
 def _average(specimen: Specimen, planned: Plan, microscope: Microscope, settings: Simulation,
@@ -131,15 +133,18 @@ def _picture(specimen: Specimen, planned: Plan, microscope: Microscope, points: 
     # x-first to (row, col), here and in the plane waves of _Passage, and nowhere else.
     row, col = np.divmod(points.flat, planned.grid[1])
     used = col * planned.grid[0] + row
-    waves = np.empty((len(planned.planes), len(planned.beams), len(used)), np.complex64)
-    for start in range(0, len(planned.beams), _BATCH):
-        batch = slice(start, start + _BATCH)
-        for plane, spectrum in passage.exit_spectra(planned.beams[batch]):
-            np.take(spectrum, used, axis=1, out=waves[plane, batch])
-    waves /= np.float32(planned.grid[0] * planned.grid[1])
-    classes = wave_classes(planned)
-    # One plane at a time: the products of a full scan are as large as the waves.
-    return np.stack([probe.picture(products(exit_waves, points, classes)) for exit_waves in waves])
+    series = np.zeros((len(planned.planes), len(points.weight), probe.shape[0] * probe.shape[1]), np.complex128)
+    # One class of waves at a time: only waves of one class meet in a product, and all of them need much memory.
+    for number_of_class, group in enumerate(planned.wave_classes()):
+        waves = np.empty((len(planned.planes), len(group), len(used)), np.complex64)
+        for start in range(0, len(group), _BATCH):
+            batch = slice(start, start + _BATCH)
+            for plane, spectrum in passage.exit_spectra(planned.beams[group[batch]]):
+                np.take(spectrum, used, axis=1, out=waves[plane, batch])
+        waves /= np.float32(planned.grid[0] * planned.grid[1])
+        for plane, exit_waves in enumerate(waves):
+            series[plane] += probe.series(number_of_class, products(exit_waves, points))
+    return probe.picture(series)
 
 
 class ExactProjection(ScatteringFactorProjectionIntegrals):

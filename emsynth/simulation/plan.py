@@ -17,6 +17,8 @@ from emsynth.specimen.base import Specimen
 
 # abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
 _ANTIALIAS = 3.0
+# Å: a slab thinner than this is not among the exit planes (unless the specimen is).
+_THINNEST = 20.0
 # Grid in Å on which exp(iσV) of a heavy atom no longer changes by more than 2 % with the atom's place on it.
 _FINE = 0.035
 
@@ -100,14 +102,19 @@ class Plan:
         """Wave points times slices of one phonon configuration: what the time is proportional to."""
         return float(len(self.beams)) * self.slices * self.grid[0] * self.grid[1]
 
+    def wave_classes(self) -> list[NDArray[np.int64]]:
+        """Beams grouped so that within a group all differences are reciprocal lattice vectors of the tile."""
+        label = (self.beams[:, 0] % self.repeats[0]) * self.repeats[1] + self.beams[:, 1] % self.repeats[1]
+        return [np.flatnonzero(label == n) for n in np.unique(label)]
+
     @property
     def memory(self) -> float:
         """Memory in GB of the exit waves, the transmission functions and the scattering products."""
-        waves = 8.0 * len(self.planes) * len(self.beams) * self.carried
+        together = max(len(group) for group in self.wave_classes())
+        waves = 8.0 * len(self.planes) * together * self.carried
         transmission = (8.0 * self.slices + 40.0 * self.refinement**2) * self.grid[0] * self.grid[1]
-        classes = self.repeats[0] * self.repeats[1]
         # Of one plane: products on four detectors, their weights, where they belong, and working copies.
-        products = (4 * 8.0 + 96.0) * len(self.beams) ** 2 / classes
+        products = (4 * 8.0 + 96.0) * together**2
         return (waves + transmission + products) / 1e9
 
 
@@ -148,17 +155,35 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
     """
     check_angles(microscope, settings)
     x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
+    _check_box(min(x, y), specimen.structure, microscope)
     step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
     slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
-    # Half of a particle is not a thinner particle: only slabs have a thickness series.
-    series = {"nanoparticle": 1, "amorphous": settings.film_thicknesses}
-    wanted = min(series.get(specimen.kind, settings.thicknesses), slices)
-    kept = sorted({max(1, round(slices * (n + 1) / wanted)) for n in range(wanted)})
+    kept = _exit_planes(specimen, slices, depth / slices, settings)
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
     return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)),
-                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, tuple(kept), beams((y, x), microscope),
+                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, kept, beams((y, x), microscope),
                 math.ceil(disc))
+
+
+def _exit_planes(specimen: Specimen, slices: int, step: float, settings: Simulation) -> tuple[int, ...]:
+    """Numbers of slices after which the waves are kept: from the thinnest slab worth a picture to the bottom."""
+    # Half of a particle is not a thinner particle, and half of a layer is no layer.
+    series = settings.film_thicknesses if specimen.kind == "amorphous" else settings.thicknesses
+    wanted = series if specimen.slab else 1
+    first = min(slices, math.ceil((specimen.entrance + min(_THINNEST, specimen.thickness)) / step))
+    return tuple(sorted({round(n) for n in np.linspace(first, slices, wanted)})) if wanted > 1 else (slices,)
+
+
+def _check_box(side: float, name: str, microscope: Microscope) -> None:
+    """Raise FieldError where the aberrated probe does not fit the box: it would meet its own repetition."""
+    needed = 2 * (microscope.blur + microscope.wavelength / (number(microscope.convergence) * 1e-3))
+    if side < needed:
+        raise FieldError(
+            f"specimen.minimum_box: the box of {name} is {side:.1f} Å wide, and the probe needs {needed:.1f} Å (blur "
+            f"{microscope.blur:.1f} Å at spherical {number(microscope.spherical):.3g} Å, defocus "
+            f"{number(microscope.defocus):.3g} Å, {number(microscope.convergence):.3g} mrad); raise minimum_box (or "
+            f"box), or bring the defocus nearer to its optimum")
 
 
 def picture_shape(planned: Plan, oversampling: float) -> tuple[int, int]:

@@ -26,8 +26,6 @@ from emsynth.draw import number
 from emsynth.microscope import Microscope
 from emsynth.simulation.plan import Plan, picture_shape, polar, soft_disc
 
-_FOCAL_NODES = 7
-
 
 @dataclass(frozen=True)
 class Reciprocal:
@@ -58,36 +56,27 @@ def reciprocal(plan: Plan, microscope: Microscope) -> Reciprocal:
     return Reciprocal(used, weight[:, used].astype(np.float32))
 
 
-def wave_classes(plan: Plan) -> list[NDArray[np.int64]]:
-    """Waves grouped so that within a group all differences are reciprocal lattice vectors of the tile."""
-    label = (plan.beams[:, 0] % plan.repeats[0]) * plan.repeats[1] + plan.beams[:, 1] % plan.repeats[1]
-    return [np.flatnonzero(label == n) for n in np.unique(label)]
-
-
-def products(waves: NDArray[np.complex64], points: Reciprocal,
-             classes: list[NDArray[np.int64]]) -> NDArray[np.complex64]:
+def products(waves: NDArray[np.complex64], points: Reciprocal) -> NDArray[np.complex64]:
     """Scattering products M(k, k') of each detector.
 
     Parameters
     ----------
     waves : ndarray (wave, n), complex64
-        Amplitude of each scattered wave at the points of reciprocal space.
+        Amplitude of each scattered wave of one class at the points of reciprocal space.
     points : Reciprocal
         Those points with their detector weights.
-    classes : list of ndarray
-        The groups of `wave_classes`.
 
     Returns
     -------
     ndarray (detector, pair), complex64
-        The pairs (k, k') of all groups in turn, k' running fastest.
+        The pairs (k, k'), k' running fastest.
     """
-    out = []
-    for weight in points.weight:
+    out = np.empty((len(points.weight), len(waves) ** 2), np.complex64)
+    for row, weight in zip(out, points.weight, strict=True):
         seen = np.flatnonzero(weight)
         lit = waves[:, seen]
-        out.append(np.concatenate([((lit[c] * weight[seen]) @ lit[c].conj().T).ravel() for c in classes]))
-    return np.stack(out)
+        np.matmul(lit * weight[seen], lit.conj().T, out=row.reshape(len(waves), len(waves)))
+    return out
 
 
 class Probe:
@@ -104,57 +93,65 @@ class Probe:
     """
 
     def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
-        self.tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
-        classes = wave_classes(plan)
-        first = np.concatenate([np.repeat(c, len(c)) for c in classes])
-        second = np.concatenate([np.tile(c, len(c)) for c in classes])
-        harmonic = (plan.beams[second] - plan.beams[first]) // np.asarray(plan.repeats)
         self.shape = picture_shape(plan, oversampling)
-        wrapped = harmonic % np.asarray(self.shape)
-        self._slot = wrapped[:, 0] * self.shape[1] + wrapped[:, 1]
-        self._weight = _coherence(plan, microscope, first, second) * self._source(harmonic, microscope)
+        tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
+        self._slots, self._weights = [], []
+        for group in plan.wave_classes():
+            first, second = np.repeat(group, len(group)), np.tile(group, len(group))
+            harmonic = (plan.beams[second] - plan.beams[first]) // np.asarray(plan.repeats)
+            wrapped = harmonic % np.asarray(self.shape)
+            self._slots.append(wrapped[:, 0] * self.shape[1] + wrapped[:, 1])
+            self._weights.append(_coherence(plan, microscope, first, second) * _source(harmonic, tile, microscope))
 
-    def _source(self, harmonic: NDArray[np.int64], microscope: Microscope) -> NDArray[np.float64]:
-        """Fourier transform of the Gaussian source at each harmonic of the tile."""
-        deviation = number(microscope.source_size) / math.sqrt(8 * math.log(2))
-        frequency = np.hypot(harmonic[:, 0] / self.tile[0], harmonic[:, 1] / self.tile[1])
-        blur: NDArray[np.float64] = np.exp(-2 * (math.pi * deviation * frequency) ** 2)
-        return blur
-
-    def picture(self, products: NDArray[np.complex64]) -> NDArray[np.float32]:
-        """Picture of one tile.
+    def series(self, group: int, products: NDArray[np.complex64]) -> NDArray[np.complex128]:
+        """What one class of waves adds to the Fourier series of the pictures.
 
         Parameters
         ----------
-        products : ndarray (..., pair), complex64
-            Scattering products of `products`, e.g. (thickness, detector, pair).
+        group : int
+            Number of the class in `Plan.wave_classes`.
+        products : ndarray (detector, pair), complex64
+            Its scattering products.
 
         Returns
         -------
-        ndarray (..., H, W), float32
-            Fraction of the beam.
+        ndarray (detector, H·W), complex128
         """
-        size = self.shape[0] * self.shape[1]
-        flat = products.reshape(-1, products.shape[-1])
-        out = np.empty((len(flat), *self.shape), np.float32)
-        for n, pairs in enumerate(flat):
-            terms = pairs * self._weight
-            series = (np.bincount(self._slot, terms.real, size) + 1j * np.bincount(self._slot, terms.imag, size))
-            out[n] = np.fft.ifft2(series.reshape(self.shape)).real * size
-        return out.reshape(*products.shape[:-1], *self.shape)
+        size, slot, weight = self.shape[0] * self.shape[1], self._slots[group], self._weights[group]
+        out = np.empty((len(products), size), np.complex128)
+        for row, pairs in zip(out, products, strict=True):
+            terms = pairs * weight
+            row.real = np.bincount(slot, terms.real, size)
+            row.imag = np.bincount(slot, terms.imag, size)
+        return out
+
+    def picture(self, series: NDArray[np.complex128]) -> NDArray[np.float32]:
+        """Pictures (..., H, W) of one tile, fraction of the beam, from their whole Fourier series (..., H·W)."""
+        series = series.reshape(*series.shape[:-1], *self.shape)
+        return np.fft.ifft2(series, norm="forward").real.astype(np.float32)
+
+
+def _source(harmonic: NDArray[np.int64], tile: tuple[float, float], microscope: Microscope) -> NDArray[np.float64]:
+    """Fourier transform of the Gaussian source at harmonics of the tile."""
+    deviation = number(microscope.source_size) / math.sqrt(8 * math.log(2))
+    frequency = np.hypot(harmonic[:, 0] / tile[0], harmonic[:, 1] / tile[1])
+    blur: NDArray[np.float64] = np.exp(-2 * (math.pi * deviation * frequency) ** 2)
+    return blur
 
 
 def _coherence(plan: Plan, microscope: Microscope, first: NDArray[np.int64],
                second: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """A(k) A*(k') of each pair, averaged over the spread of the focus by Gauss-Hermite quadrature."""
+    """A(k) A*(k') of each pair, averaged over the spread of the focus.
+
+    χ is linear in the focus, so the mean over a normal spread σ is exact: exp(-½ (πσ/λ)² (α² - α'²)²) times the product
+    at the mean focus. A point on the rim of the aperture passes the intensity that its area inside does, the root of it
+    in amplitude.
+    """
     angle, azimuth = polar(plan.beams, plan.box, microscope.wavelength)
     edge = number(microscope.convergence) * 1e-3
-    aperture = soft_disc(angle, azimuth, edge, plan.box, microscope.wavelength)
+    aperture = np.sqrt(soft_disc(angle, azimuth, edge, plan.box, microscope.wavelength))
     aperture /= math.sqrt(float(np.sum(aperture**2)))
-    spread = number(microscope.focal_spread)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_FOCAL_NODES) if spread > 0 else (np.zeros(1), np.ones(1))
-    total = np.zeros(len(first), np.complex128)
-    for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-        amplitude = aperture * np.exp(-1j * microscope.aberration(angle, azimuth, float(node) * spread))
-        total += weight * amplitude[first] * amplitude[second].conj()
-    return total
+    amplitude = aperture * np.exp(-1j * microscope.aberration(angle, azimuth))
+    apart = math.pi * number(microscope.focal_spread) / microscope.wavelength * (angle[first] ** 2 - angle[second] ** 2)
+    coherent: NDArray[np.complex128] = amplitude[first] * amplitude[second].conj() * np.exp(-(apart**2) / 2)
+    return coherent

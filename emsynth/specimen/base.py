@@ -23,7 +23,7 @@ class Columns:
     formula : tuple of str
         Content of the column, heaviest element first, reduced: ``"Sr"``, ``"TiO"``.
     depth : ndarray (n, 2), float64
-        Depth of the column's first and last atom in Å below the entrance surface.
+        Depth of the column's first and last atom in Å from the top of the box, as the atoms' z.
     count : ndarray (n,), int32
         Number of atoms in the column.
     """
@@ -66,9 +66,16 @@ class Specimen:
     prototype : str
         Name of the structure prototype; the splits are by it.
     thickness : float
-        Depth of the specimen in Å (the box may be deeper).
+        Depth of the specimen in Å from its entrance surface (the box may be deeper).
     about : dict
         What else the provenance of a field should say (plain JSON values).
+    entrance : float
+        Depth of the entrance surface in the box in Å: the vacuum or padding above the plane of the first atoms. An
+        exit plane at depth z of the box ends a specimen that is z - `entrance` thick, and never more than `thickness`.
+    slab : bool
+        Whether the top part of this specimen is a thinner specimen of the same kind, so that exit planes on the way
+        down are a thickness series: true of a crystal repeated along the beam and of an amorphous film; false of a
+        layer, of a finite slab or box taken as it is, and of a particle.
     """
 
     atoms: Atoms
@@ -81,6 +88,8 @@ class Specimen:
     prototype: str
     thickness: float
     about: dict[str, Any] = field(default_factory=dict)
+    entrance: float = 0.0
+    slab: bool = False
 
     @property
     def repeats(self) -> tuple[int, int]:

@@ -95,7 +95,7 @@ def describe(clusters: Clusters, parent: Integers, z: Floats, numbers: Integers,
     parent : ndarray (n,)
         Clustered atom that each atom of the specimen repeats.
     z, numbers : ndarray (n,)
-        Depth below the entrance surface in Å and atomic number of the specimen's atoms.
+        Depth from the top of the box in Å and atomic number of the specimen's atoms.
     copies : int
         Tiles in the box: counts are per tile.
     content : ndarray, optional

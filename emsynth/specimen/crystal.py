@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 ZoneAxis = Axis | AnyChoice | Literal["listed"]
 
-# Å: the first layer lies this deep, and so much vacuum follows the last: thermal displacements leave no atom outside.
+# Å: the first layer lies this deep, and the box is so much higher than the slab is thick: thermal displacements leave
+# no atom outside.
 ENTRANCE = 0.5
 EXIT = 1.0
 # Å: vacuum before and behind a layer or a slab that is not repeated along the beam.
 MARGIN = 2.0
+# Å: atoms of one layer lie within FLAT; such a sheet is as thick as the distance of graphite's layers.
+FLAT = 0.5
+SHEET = 3.35
 # Å: an empty gap along the beam that makes a cell a finite slab; less where all atoms lie in one plane. The wide
 # gaps of layered crystals (3.0-3.5 Å, up to 4.4 Å as some calculations have it) are below.
 VACUUM_GAP = 4.8
@@ -239,17 +243,23 @@ def _slab(recipe: Crystal, source: _Source, streams: Streams) -> Specimen:
     tilt, azimuth = number(recipe.mistilt), math.radians(number(recipe.mistilt_azimuth))
     return Specimen(atoms=atoms, tile=(sides[1], sides[0]), columns=columns, thermal=source.thermal,
                     mistilt=(tilt * math.sin(azimuth), tilt * math.cos(azimuth)), kind="crystal",
-                    structure=source.name, prototype=source.prototype, thickness=stack.thickness, about=about)
+                    structure=source.name, prototype=source.prototype, thickness=stack.thickness, about=about,
+                    entrance=stack.entrance, slab=stack.slab)
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """Heights of a slab's atoms: which atom of the period each one repeats, its z, and the box's height in Å."""
+    """Heights of a slab's atoms: which atom of the period each one repeats, its z, and the box's height in Å.
+
+    `thickness`, `entrance` and `slab` are those of the specimen.
+    """
 
     parent: NDArray[np.int64]
     z: NDArray[np.float64]
     height: float
     thickness: float
+    entrance: float
+    slab: bool
     note: str
 
 
@@ -259,17 +269,20 @@ def _stack(source: _Source, period: Period, thickness: float) -> _Stack:
 
     z, gap = cut_at_largest_gap(period.position[:, 2], period.depth)
     extent = float(z.max())
-    flat = extent < 0.5 and gap > PLANE_GAP
+    flat = extent < FLAT and gap > PLANE_GAP
     if source.box or flat or gap > VACUUM_GAP:
         what = "one layer" if flat or source.layer else "the box as it is" if source.box else "a slab with vacuum"
-        return _Stack(np.arange(len(z)), np.maximum(z, 0) + MARGIN, extent + 2 * MARGIN, max(extent, 2 * MARGIN),
-                      f"{what}, {extent:.2f} Å along the beam, {MARGIN:g} Å of vacuum on each side; the recipe's "
-                      f"thickness does not apply")
+        own = extent if extent >= FLAT else SHEET
+        height = MARGIN + max(extent + MARGIN, own)
+        return _Stack(np.arange(len(z)), np.maximum(z, 0) + MARGIN, height, own, MARGIN, False,
+                      f"{what}, {extent:.2f} Å along the beam, at least {MARGIN:g} Å of vacuum on each side; the "
+                      f"recipe's thickness does not apply")
     layers = math.ceil(thickness / period.depth) + 1
     heights = (np.maximum(z, 0)[None] + np.arange(layers)[:, None] * period.depth + ENTRANCE).ravel()
     parent = np.tile(np.arange(len(z)), layers)
-    kept = heights < thickness
-    return _Stack(parent[kept], heights[kept], math.ceil(thickness) + EXIT, thickness, "")
+    # A thickness of whole repeats ends above the next layer, whatever the rounding.
+    kept = heights < ENTRANCE + thickness - 1e-6
+    return _Stack(parent[kept], heights[kept], math.ceil(thickness) + EXIT, thickness, ENTRANCE, True, "")
 
 
 def _atoms_and_columns(source: _Source, period: Period, stack: _Stack, tiling: tuple[Any, tuple[int, int]],

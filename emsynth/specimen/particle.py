@@ -37,6 +37,10 @@ SURFACES: dict[str, dict[tuple[int, int, int], float]] = {
 }
 # Å: nearest approach of a particle's atoms and the film's, between a bond and van der Waals contact.
 CONTACT = 2.3
+# Atoms whose Wulff shapes differ by less, in Å per J/m², lie on one facet.
+SAME_SIZE = 1e-6
+# Atoms of the smallest particle: one and its neighbours.
+FEWEST = 13
 # Å: vacuum around the particle sideways (its images are twice as far), and before and behind the specimen.
 CLEARANCE = 4.0
 MARGIN = 2.0
@@ -89,25 +93,39 @@ class Nanoparticle(Drawable):
         return drawn.model_copy(update={"zone_axis": dealt_axis(cast(str, drawn.structure), streams, path, rounds)})
 
     def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
-        """The particle and its film, drawn from the streams ``specimen.particle`` and ``specimen.film``."""
+        """The particle, drawn from the stream ``specimen.particle``, and its film."""
         if self.zone_axis == "listed":
             raise TypeError("the zone axis has not been drawn: call .draw(streams) first")
         entry = structure(cast(str, self.structure))
         refuse_reserved(entry.name, entry.prototype, purpose)
         rng = streams.generator("specimen.particle")
-        particle = wulff(entry.name, number(self.diameter), rng)
+        particle = wulff(entry.name, number(self.diameter), rng.uniform(0, 1, 3))
         particle = particle @ _frame(cast(Axis, self.zone_axis), rng.uniform(0, 2 * math.pi)).T
         particle -= (particle.max(axis=0) + particle.min(axis=0)) / 2
         return _placed(self, particle, streams)
 
 
-def wulff(name: str, diameter: float, rng: np.random.Generator) -> Floats:
-    """Atoms (n, 3) in Å, in the crystal's axes, of the equilibrium shape with the volume of a sphere of `diameter`.
+def wulff(name: str, diameter: float, centre: Floats) -> Floats:
+    """The equilibrium shape whose volume is nearest to that of a sphere.
+
+    Parameters
+    ----------
+    name : str
+        Metal of the table.
+    diameter : float
+        Diameter of the sphere in Å.
+    centre : ndarray (3,)
+        Where in the conventional cell the centre of the shape lies, in fractions of the cell.
+
+    Returns
+    -------
+    ndarray (n, 3)
+        Atoms in Å from the centre, in the crystal's axes. All facets are whole, so the volume goes in steps.
 
     Notes
     -----
     Wulff's theorem: the distance of each facet from the centre is proportional to its surface energy (Herring, Phys.
-    Rev. 82, 87 (1951)). The centre is anywhere in the cell, so that particles of one size differ.
+    Rev. 82, 87 (1951)).
     """
     entry = structure(name)
     atoms = entry.atoms()
@@ -115,11 +133,21 @@ def wulff(name: str, diameter: float, rng: np.random.Generator) -> Floats:
     count = round(math.pi / 6 * diameter**3 / atoms.cell.volume * len(atoms))
     reach = int(diameter / entry.cell[0]) + 2
     cells = np.array(list(itertools.product(range(-reach, reach + 1), repeat=3))) @ atoms.cell[:]
-    position = (cells[:, None] + atoms.positions[None]).reshape(-1, 3) - rng.uniform(0, 1, 3) @ atoms.cell[:]
-    # The smallest Wulff shape that reaches each atom; the `count` atoms with the smallest make the particle.
+    position = (cells[:, None] + atoms.positions[None]).reshape(-1, 3) - centre @ atoms.cell[:]
+    # The smallest Wulff shape that reaches each atom. All atoms of a facet, and those of facets that a symmetry about
+    # the centre makes equal, have the same: the particle ends where the next atom's differs.
     size = np.max(position @ normals.T / energies, axis=1)
-    kept: Floats = position[np.argsort(size, kind="stable")[:max(count, 13)]]
+    order = np.argsort(size, kind="stable")
+    closed = np.flatnonzero(np.diff(size[order]) > SAME_SIZE) + 1
+    chosen = closed[np.argmin(np.abs(closed - max(count, FEWEST)))]
+    kept: Floats = position[order[:chosen]]
     return kept
+
+
+def sphere_diameter(name: str, count: int) -> float:
+    """Diameter in Å of the sphere that has the volume of `count` atoms."""
+    atoms = structure(name).atoms()
+    return float((6 / math.pi * count * atoms.cell.volume / len(atoms)) ** (1 / 3))
 
 
 def _facets(surfaces: dict[tuple[int, int, int], float]) -> tuple[Floats, Floats]:
@@ -158,7 +186,7 @@ def _placed(recipe: Nanoparticle, particle: Floats, streams: Streams) -> Specime
         unit = quenched_box(material).side
         tiles = math.ceil(side / unit - 1e-6)
         side = tiles * unit
-        below = film(material, thickness, tiles, streams.generator("specimen.film"))
+        below = film(material, thickness, tiles, streams)
     particle = particle + np.array([side / 2, side / 2, MARGIN - particle[:, 2].min()])
     if len(below):
         below[:, 2] += _rest(particle, below, side)
@@ -176,7 +204,9 @@ def _placed(recipe: Nanoparticle, particle: Floats, streams: Streams) -> Specime
     return Specimen(atoms=atoms, tile=(side, side), columns=columns, thermal=thermal, mistilt=(0.0, 0.0),
                     kind="nanoparticle", structure=name, prototype=entry.prototype, thickness=height - 2 * MARGIN,
                     about={"zone_axis": list(cast(Axis, recipe.zone_axis)), "particle_atoms": len(particle),
-                           "box": round(side, 4), "thermal_source": entry.thermal_source})
+                           "diameter": round(sphere_diameter(entry.name, len(particle)), 3), "box": round(side, 4),
+                           "thermal_source": entry.thermal_source},
+                    entrance=MARGIN, slab=False)
 
 
 def _rest(particle: Floats, below: Floats, side: float) -> float:

@@ -208,7 +208,8 @@ def _values(sample: Sample) -> dict[str, Any]:
     """What is kept of a sample, by array; atom columns without padding."""
     columns = sample.columns
     kept = {"column_count": len(columns.number), "column_position": columns.position, "column_number": columns.number,
-            "column_intensity": columns.intensity, "column_resolved": columns.resolved,
+            "column_index": columns.index, "column_radius": columns.radius, "column_intensity": columns.intensity,
+            "column_resolved": columns.resolved,
             "drawn": sample.drawn.model_dump_json()}
     return {a.name: kept[a.name] if a.name in kept else getattr(sample, a.name) for a in LAYOUT}
 
@@ -281,11 +282,12 @@ def read_sample(path: str | os.PathLike[str], index: int) -> Sample:
         Where it cannot be read.
     """
     kept = read_kept(path, index)
-    columns = SampleColumns(kept["column_position"].astype(np.float64), kept["column_number"],
-                            ("",) * int(kept["column_count"]), kept["column_intensity"],
-                            kept["column_resolved"].astype(np.bool_))
+    columns = SampleColumns(
+        position=kept["column_position"].astype(np.float64), index=kept["column_index"], number=kept["column_number"],
+        formula=("",) * int(kept["column_count"]), intensity=kept["column_intensity"],
+        radius=float(kept["column_radius"]), resolved=kept["column_resolved"].astype(np.bool_))
     plain: dict[str, Any] = {a.name: kept[a.name].item() for a in LAYOUT
-                             if a.dims == ("sample",) and a.name != "column_count"}
+                             if a.dims == ("sample",) and a.name not in ("column_count", "column_radius")}
     drawn = Recipe.model_validate_json(plain.pop("drawn"))
     plain |= {name: kept[name] for name in ("truth", "distorted", "displacement", "affine", "mask")}
     return Sample(index=index, columns=columns, drawn=drawn, **plain)

@@ -48,7 +48,7 @@ class ArrayLayout:
             return ""
         if self.dtype.startswith("f"):
             return float("nan")
-        return -1 if self.name == "field" else 0
+        return -1 if self.name in ("field", "column_index") else 0
 
     def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
         """Lengths along `dims`."""
@@ -63,7 +63,7 @@ _PICTURE = ("sample", "y", "x")
 
 LAYOUT = (
     ArrayLayout("truth", _PICTURE, "f4", "ADU", "expected value of the detector's output without scan displacement, "
-                "MTF, streaks, saturation and defects"),
+                "streaks, saturation, clipping at either end and defects"),
     ArrayLayout("distorted", _PICTURE, "f4", "ADU", "what the detector put out"),
     ArrayLayout("displacement", ("sample", "axis", "y", "x"), "f2", "px", "probe position minus truth position"),
     ArrayLayout("affine", ("sample", "axis", "coefficient"), "f8", "px", "part of the displacement that is affine: "
@@ -76,7 +76,8 @@ LAYOUT = (
     ArrayLayout("prototype", ("sample",), "str", "", "structure prototype"),
     ArrayLayout("detector", ("sample",), "str", "", "name of the detector"),
     ArrayLayout("sampling", ("sample",), "f8", "Å", "side of a pixel"),
-    ArrayLayout("thickness", ("sample",), "f8", "Å", "specimen thickness at the middle of the window"),
+    ArrayLayout("thickness", ("sample",), "f8", "Å", "specimen thickness at the middle of the window; with a thickness "
+                "map, exit planes are blended"),
     ArrayLayout("expected_counts", ("sample",), "f8", "electrons/px", "mean electrons per pixel in the truth"),
     ArrayLayout("gain", ("sample",), "f8", "ADU/electron", "detector output per electron"),
     ArrayLayout("black_level", ("sample",), "f8", "ADU", "detector output at no electrons"),
@@ -84,10 +85,14 @@ LAYOUT = (
     ArrayLayout("column_count", ("sample",), "i4", "", "atom columns in the window"),
     ArrayLayout("column_position", ("sample", "column", "axis"), "f4", "px", "atom columns in the truth; pixel centres "
                 "are whole numbers; NaN beyond column_count"),
+    ArrayLayout("column_index", ("sample", "column"), "i4", "", "the column's place among those of its field, whose "
+                "attribute formula has its content; -1 beyond column_count"),
     ArrayLayout("column_number", ("sample", "column"), "u1", "", "atomic number of the column's heaviest element; 0 "
                 "beyond column_count"),
-    ArrayLayout("column_intensity", ("sample", "column"), "f4", "ADU px2", "truth integrated over the column's "
-                "surroundings; NaN beyond column_count"),
+    ArrayLayout("column_intensity", ("sample", "column"), "f4", "ADU px2", "truth less its black level, integrated "
+                "over a disc of column_radius; NaN beyond column_count"),
+    ArrayLayout("column_radius", ("sample",), "f8", "px", "half of the closest distance between columns of the "
+                "structure"),
     ArrayLayout("column_resolved", ("sample", "column"), "u1", "", "0 where the tilt smears the column by more than "
                 "0.5 Å"),
     ArrayLayout("drawn", ("sample",), "str", "", "drawn recipe as JSON; rendering it again gives the sample"),
