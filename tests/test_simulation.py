@@ -46,8 +46,9 @@ def probe_of_abtem(specimen, scope, planned, refinement, every=15):
         waves = [np.fft.fftfreq(n, side / n) for n, side in zip(incident.shape, planned.box[::-1], strict=True)]
         x, y = places.T[:, :, None, None]
         shifts = np.exp(-2j * np.pi * (x * waves[0][:, None] + y * waves[1]))
+        positions = [OrdinalAxis(values=tuple(range(len(places))))]
         scanned = abtem.Waves(np.fft.ifft2(incident * shifts).astype(np.complex64), energy=100e3,
-                              extent=planned.box[::-1], ensemble_axes_metadata=[OrdinalAxis(values=tuple(range(len(places))))])
+                              extent=planned.box[::-1], ensemble_axes_metadata=positions)
         waves = scanned.multislice(projected).array
         whole = (np.abs(incident) ** 2).sum()
     points = reciprocal(replace(planned, grid=waves.shape[:-3:-1]), scope)
