@@ -116,6 +116,20 @@ def test_killed_and_resumed_makes_the_same_bytes(recipe, whole, tmp_path):
     assert store.verify(path) == []
 
 
+def test_resume_makes_a_damaged_part_again(recipe, whole, tmp_path):
+    """A flipped byte and a torn manifest: both parts are named and come out as they were."""
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(whole, path)
+    image = path / "distorted" / "c" / "1" / "0" / "0"
+    image.write_bytes(bytes([image.read_bytes()[0] ^ 1]) + image.read_bytes()[1:])
+    (path / "manifest" / "field-00002.json").write_text("{")
+    listener = Listener()
+    builder.build(recipe, path, workers=1, resume=True, engine=FAKE, progress=listener)
+    assert [note for note in listener.notes if "shard 1: distorted: checksum differs" in note]
+    assert listener.done[-2:] == ["field 2", "shard 1"]
+    assert store.checksums(path) == store.checksums(whole)
+
+
 def test_interrupted_says_one_line_and_can_go_on(recipe, whole, tmp_path):
     path = tmp_path / "interrupted.zarr"
     process = start(path, "slow_render")

@@ -231,7 +231,7 @@ def test_a_place_that_cannot_be_written(tmp_path, recipe):
 
 
 def test_going_on_with_another_recipe_says_what_differs(empty):
-    with pytest.raises(StoreError, match="seed is 1 there, 2 here; samples is 10 there, 11 here differs"):
+    with pytest.raises(StoreError, match=r"differs in seed \(1 there, 2 here\), samples \(10 there, 11 here\)"):
         store.join(empty, fakes.recipe(samples=11, seed=2))
 
 

@@ -126,7 +126,8 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
     if overwrite and (resume or part):
         raise StoreExistsError("--overwrite starts anew; it goes with neither --resume, --fields nor --shards")
     wanted_fields, wanted_shards = _wanted(recipe, fields, shards)
-    job = _Job(recipe, path, wanted_fields, wanted_shards, resume or part, overwrite, progress or Silence(), engine)
+    job = _Job(recipe, path, wanted_fields, wanted_shards, resume or part, resume, overwrite, progress or Silence(),
+               engine)
     there = job.look()
     interrupted = False
     try:
@@ -167,13 +168,17 @@ def _needed(recipe: Recipe, shards: Sequence[int]) -> set[int]:
 
 @dataclass(frozen=True)
 class _Job:
-    """What one call of `build` was asked for; `joins`: whether a store may be there already."""
+    """What one call of `build` was asked for.
+
+    `joins`: whether a store may be there already; `mends`: whether its damaged parts are made again.
+    """
 
     recipe: Recipe
     path: Path
     fields: tuple[int, ...]
     shards: range
     joins: bool
+    mends: bool
     overwrite: bool
     progress: Progress
     engine: Engine
@@ -192,6 +197,8 @@ class _Job:
 
     def _join(self) -> Store:
         there = join(self.path, self.recipe)
+        for problem in manifest.give_up_damaged(self.path) if self.mends else ():
+            self.progress.note(f"{problem}: it is made again")
         changed = changed_since(there.attributes)
         if changed:
             self.progress.note(f"{self.path} was begun elsewhere: {'; '.join(changed)}; the same bytes are promised "

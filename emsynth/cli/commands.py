@@ -233,7 +233,8 @@ def verify(dataset: DatasetArgument) -> None:
     if wrong:
         for line in wrong:
             typer.echo(f"{dataset}: {line}")
-        raise StoreError(f"{dataset}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} not as written")
+        raise StoreError(f"{dataset}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} not as written; "
+                         f"emsynth build with the same recipe and --resume makes the damaged parts again")
     typer.echo(f"{dataset}: every checksum is right")
 
 

@@ -113,7 +113,7 @@ def _parsed(path: str) -> Atoms:
     except Exception as failure:  # each of ASE's eighty readers fails in its own way
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else "no reason given"
         raise StructureError(f"{path}: ASE cannot read it as a structure ({type(failure).__name__}: "
-                             f"{reason})") from None
+                             f"{reason}); check that another program opens it, or give it as CIF") from None
     atoms: Atoms = read[-1] if isinstance(read, list) else read
     return atoms
 

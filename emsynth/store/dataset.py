@@ -119,10 +119,10 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
         return store
     there, here = store.attributes["recipe"], recipe.model_dump(mode="json")
     keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
-    shown = [key if isinstance(here.get(key), dict | list) else f"{key} is {there.get(key)} there, {here.get(key)} here"
+    shown = [key if isinstance(here.get(key), dict | list) else f"{key} ({there.get(key)} there, {here.get(key)} here)"
              for key in keys]
-    raise StoreError(f"{path}: made from another recipe: {'; '.join(shown) or 'a structure file'} differs; take that "
-                     f"recipe, --overwrite to replace it, or another --out")
+    raise StoreError(f"{path}: made from another recipe, which differs in {', '.join(shown) or 'a structure file'}; "
+                     f"take that recipe, --overwrite to replace it, or another --out")
 
 
 def exists(path: str | os.PathLike[str]) -> StoreExistsError:

@@ -106,6 +106,26 @@ def intact(store: Path, part: str) -> bool:
         return False
 
 
+def give_up_damaged(store: Path) -> list[str]:
+    """Take the mark of being finished from every field and shard that is not what its manifest says.
+
+    Returns
+    -------
+    list of str
+        What was wrong, one line each, as in `verify`; these parts will be made again.
+    """
+    problems = []
+    for part in [part_name(kind, n) for kind in ("field", "shard") for n in sorted(finished(store, kind))]:
+        try:
+            found = list(_check(store, part, (read(store, part) or {"files": {}})["files"]))
+        except IntegrityError as damaged:
+            found = [str(damaged).partition(";")[0]]
+        if found:
+            (store / FOLDER / f"{part}.json").unlink(missing_ok=True)
+            problems += found
+    return problems
+
+
 def checksums(store: Path) -> dict[str, str]:
     """Digest of every finished part, and of all together as ``"total"``.
 

@@ -1,0 +1,83 @@
+"""The shipped recipes keep what the README promises of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from emsynth.document import shipped_folders
+from emsynth.recipe import Recipe
+from emsynth.sample import outline
+from emsynth.specimen import drawable_names, reserved, structures
+
+SHIPPED = sorted(path for path in shipped_folders()[-1].glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", params=SHIPPED, ids=[p.stem for p in SHIPPED])
+def outlines(request):
+    recipe = Recipe.load(request.param)
+    return [outline(recipe, field) for field in range(recipe.fields)]
+
+
+def test_no_prototype_is_reserved_or_in_two_splits(outlines):
+    pairs = {(o.prototype, o.split) for o in outlines}
+    assert len(pairs) == len({prototype for prototype, _ in pairs})
+    assert not [prototype for prototype, _ in pairs if reserved(prototype)]
+
+
+def test_every_pass_fits_into_4_gb(outlines):
+    assert max(o.memory for o in outlines) < 3.0
+
+
+def test_recipes_take_the_same_three_settings():
+    for path in SHIPPED:
+        recipe = Recipe.load(path, ["samples=16", "fields=2", "seed=5"])
+        assert (recipe.samples, recipe.fields, recipe.seed) == (16, 2, 5)
+        assert {recipe.field_of(i) for i in range(16)} == {0, 1}
+
+
+def test_recipes_name_their_schema_in_the_first_line():
+    for path in SHIPPED:
+        assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+
+
+def test_stem_hd_is_what_the_readme_says():
+    """18 passes over 18 structures, a particle and a film among them, all three splits, honest phonons."""
+    recipe = Recipe.load("stem_hd")
+    found = [outline(recipe, field) for field in range(recipe.fields)]
+    assert recipe.samples == 2048
+    assert len({o.structure for o in found}) == len(found) == 18
+    assert {o.kind for o in found} == {"crystal", "nanoparticle", "amorphous"}
+    assert {o.split for o in found} == {"train", "val", "test"}
+    assert recipe.simulate.phonons.tolerance <= 0.10
+    crystals = sum(o.kind == "crystal" for o in found) / len(found)
+    assert crystals * float(recipe.image.perfect) <= 0.40
+
+
+def test_a_drawn_recipe_is_a_recipe():
+    recipe = Recipe.load("stem_hd")
+    for index in (0, 3, 6, 700):
+        drawn = recipe.draw(index)
+        assert not list(drawn.distributions())
+        assert drawn.draw(index) == drawn
+        assert Recipe.model_validate_json(drawn.model_dump_json()) == drawn
+
+
+def test_the_digest_knows_the_content_and_not_the_place(tmp_path):
+    text = "\n".join(["name: x", "samples: 1", "fields: 1", "specimen: {kind: crystal, file: a.cif}"])
+    digests = []
+    for folder, content in (("one", "A"), ("two", "A"), ("three", "B")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.cif").write_text(content)
+        (tmp_path / folder / "r.yaml").write_text(text)
+        digests.append(Recipe.load(tmp_path / folder / "r.yaml").digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert Recipe.load("quickstart").digest != Recipe.load("quickstart", ["seed=2"]).digest
+
+
+def test_the_table_has_enough_of_everything():
+    """16 structures of 10 prototypes at least; some reserved; all that may be drawn is unreserved."""
+    table = structures()
+    assert len(table) >= 16
+    assert len({s.prototype for s in table}) >= 10
+    assert {reserved(s.prototype) for s in table} == {None, "suite", "tune"}
+    assert all(reserved(s.prototype) is None for s in table if s.name in drawable_names())
