@@ -31,7 +31,7 @@ from emsynth.simulation.scattering import Probe, Reciprocal, products, reciproca
 from emsynth.specimen.base import Specimen
 
 # A few waves at a time run from the cache.
-_BATCH = 16
+_BATCH = 8
 # One thread, and FFTW plans (abTEM's potentials use them) that are the same each time: the same bytes each time.
 _SETTINGS = {"fftw.planning_effort": "FFTW_ESTIMATE", "fftw.threads": 1, "device": "cpu", "precision": "float32",
              "diagnostics.progress_bar": False}

@@ -19,8 +19,8 @@ from emsynth.specimen.base import Specimen
 _ANTIALIAS = 3.0
 # Å: a slab thinner than this is not among the exit planes (unless the specimen is).
 _THINNEST = 20.0
-# Grid in Å on which exp(iσV) of a heavy atom no longer changes by more than 2 % with the atom's place on it.
-_FINE = 0.035
+# Grid in Å on which exp(iσV) of a heavy atom no longer changes by more than 3 % with the atom's place on it.
+_FINE = 0.04
 
 
 class Phonons(Drawable):
