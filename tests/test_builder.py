@@ -173,7 +173,7 @@ def test_what_exists_is_refused_before_any_work(recipe, whole):
 
 
 def test_resume_of_another_recipe_is_refused(whole):
-    with pytest.raises(StoreError, match="samples is 10 there, 12 here"):
+    with pytest.raises(StoreError, match=r"differs in samples \(10 there, 12 here\)"):
         builder.build(fakes.recipe(samples=12), whole, resume=True, engine=FAKE)
 
 

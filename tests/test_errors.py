@@ -231,7 +231,7 @@ def test_an_output_that_exists_is_left_alone(here, data_set):
     [line] = lines_of(run("build", "bad.yaml", "--out", "fake.zarr"))
     assert line == "fake.zarr: already exists; --resume to go on, --overwrite to replace it, or another --out"
     [line] = lines_of(run("build", "bad.yaml", "--out", "fake.zarr", "--resume"))
-    assert line.startswith("fake.zarr: made from another recipe: name is fake there, try here; ")
+    assert line.startswith("fake.zarr: made from another recipe, which differs in name (fake there, try here), ")
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").write_text("years of work")
     [line] = lines_of(run("build", "bad.yaml", "--out", "mine", "--overwrite"))
