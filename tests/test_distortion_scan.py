@@ -56,7 +56,11 @@ def test_hum_is_one_sine_in_time() -> None:
 
 def test_synchronised_mains_has_the_same_phase_in_each_row() -> None:
     """Every row is the first row."""
-    moved = hum(line_start="mains", lines=4).displace(CLOCK, 3)
+    stage = hum(line_start="mains", lines=4)
+    paced = stage.pace(CLOCK)
+    assert paced.row_period >= CLOCK.row_period
+    assert stage.pace(paced) == paced
+    moved = stage.displace(paced, 3)
     np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1], moved.shape), atol=1e-9)
     assert np.ptp(moved) > 0
 

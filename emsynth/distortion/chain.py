@@ -170,8 +170,11 @@ class Chain(Drawable):
         return drawn.model_copy(update={"scan": scan, "detector": detector, "undistorted": 0.0})
 
     def clock(self, shape: tuple[int, int]) -> ScanClock:
-        """Clock of a scan of `shape` (rows, cols)."""
-        return ScanClock(shape[0], shape[1], number(self.dwell), number(self.fly_back))
+        """Clock of a scan of `shape` (rows, cols), as the scan stages leave it."""
+        clock = ScanClock(shape[0], shape[1], number(self.dwell), number(self.fly_back))
+        for stage in self.scan:
+            clock = stage.pace(clock)
+        return clock
 
     def positions(self, shape: tuple[int, int], seed: int, index: int) -> Positions:
         """Where truth and image of sample `index` look, for a window of `shape`; costs no gather.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -80,6 +81,14 @@ class Hum(ProbeMotion):
         Literal["free", "mains"] | AnyChoice, Field(description="Whether line starts wait for the mains")
     ] = Choice(values=("free", "mains"), weights=(0.7, 0.3))
 
+    def pace(self, clock: ScanClock) -> ScanClock:
+        """Where line starts wait for the mains, the fly-back lasts until its period is over."""
+        if self.line_start != "mains":
+            return clock
+        # A row that ends with a period must not wait for another one because of rounding.
+        periods = math.ceil(clock.row_period * number(self.mains) - 1e-9)
+        return replace(clock, fly_back=periods / number(self.mains) - clock.cols * clock.dwell)
+
     def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
         """Displacement of the probe, px, (2, rows, cols)."""
         return self._sum(clock, key, slow_only=False)
@@ -94,10 +103,7 @@ class Hum(ProbeMotion):
         share = np.where(np.arange(len(chance)) == 0, 1.0, chance[:, 3])
         if slow_only:
             share = share * (frequency * clock.row_period * SLOWEST_FAST_PERIOD < 1)
-        period = clock.row_period
-        if self.line_start == "mains":
-            period = math.ceil(period * number(self.mains)) / number(self.mains)
-        cycles = frequency[:, None] * period * np.arange(clock.rows)
+        cycles = frequency[:, None] * clock.row_period * np.arange(clock.rows)
         along_rows = 2 * np.pi * (cycles - np.round(cycles))
         along_cols = 2 * np.pi * frequency[:, None] * clock.col_times()
         amplitude = number(self.amplitude) * share

@@ -135,6 +135,10 @@ class Stage(Drawable):
 class ProbeMotion(Stage):
     """A scan stage: where the probe was instead of where it was sent."""
 
+    def pace(self, clock: ScanClock) -> ScanClock:
+        """The clock that this stage leaves the scan with, for all stages; the same unless a stage says."""
+        return clock
+
     def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
         """Displacement of the probe along rows and columns, px, (2, rows, cols)."""
         raise NotImplementedError
