@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
-import platform
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from emsynth.draw import Streams, number
+from emsynth.draw import Streams
 from emsynth.errors import FieldError
 from emsynth.microscope import Microscope
-from emsynth.recipe import Image, Recipe, smallest
+from emsynth.provenance import fingerprint
+from emsynth.recipe import Image, Recipe, largest, smallest
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
 from emsynth.simulation.plan import Plan, picture_shape, plan_for
@@ -89,7 +89,7 @@ def outline(recipe: Recipe, field: int) -> Outline:
     return Outline(
         field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
         prototype=specimen.prototype, split=prototype_split(specimen.prototype), work=plan.work, memory=plan.memory,
-        bytes=4 * rows * cols * images, most_columns=_most_columns(recipe.image, len(specimen.columns), tile),
+        bytes=4 * rows * cols * images, most_columns=_most_columns(recipe, len(specimen.columns), tile),
         cached=field_cache.is_kept(prepared.digest))
 
 
@@ -148,10 +148,12 @@ def _digest(specimen: Specimen, microscope: Microscope, recipe: Recipe, streams:
     determines: dict[str, Any] = {
         "atoms": atoms.hexdigest(), "tile": list(specimen.tile), "thermal": specimen.thermal,
         "mistilt": list(specimen.mistilt), "kind": specimen.kind, "structure": specimen.structure,
-        "prototype": specimen.prototype, "about": specimen.about, "microscope": microscope.model_dump(mode="json"),
-        "simulate": recipe.simulate.model_dump(mode="json"), "seed": streams.seed, "field": streams.index,
+        "prototype": specimen.prototype, "about": specimen.about,
+        "microscope": microscope.model_dump(mode="json", exclude={"weight", "looks_at"}),
+        "simulate": recipe.simulate.model_dump(mode="json", exclude={"memory"}),
+        "seed": streams.seed, "field": streams.index,
         "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
-        "machine": platform.machine(),
+        "platform": fingerprint(),
     }
     return field_cache.content_digest(determines)
 
@@ -172,10 +174,20 @@ def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: st
             f"less, use a smaller image.size, or a larger box for the specimen")
 
 
-def _most_columns(image: Image, columns: int, tile: tuple[float, float]) -> int:
-    """Bound on the columns in a window: all tiles that a window, stretched by its strain, can touch."""
-    pixel = image.pixel_size
-    widest = pixel.support()[1] if hasattr(pixel, "support") else number(pixel)
-    strain = image.strain.support()[1] if hasattr(image.strain, "support") else number(image.strain)
-    side = image.size * widest / (1 - 2 * min(strain, 0.2)) + 2 * math.hypot(*tile)
-    return math.ceil(columns * side * side / (tile[0] * tile[1]))
+def _most_columns(recipe: Recipe, columns: int, tile: tuple[float, float]) -> int:
+    """Bound on the columns in a window: all tiles that it can touch, stretched by strain and by the scan."""
+    image = recipe.image
+    side = image.size + _largest_path(recipe)
+    reach = side * largest(image.pixel_size) / (1 - 2 * min(largest(image.strain), 0.2)) + 2 * math.hypot(*tile)
+    return math.ceil(columns * reach**2 / (tile[0] * tile[1]))
+
+
+def _largest_path(recipe: Recipe) -> float:
+    """How much wider, in px, the scan's displacement can make a window: the sum of all that is given in px."""
+    path = 0.0
+    for stage in recipe.distort.scan:
+        for name, declared in type(stage).model_fields.items():
+            extra = declared.json_schema_extra
+            if isinstance(extra, dict) and extra.get("unit") == "px":
+                path += largest(getattr(stage, name))
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,14 @@ class Recipe(Drawable):
                 refuse_reserved(name, structure(name).prototype, "build")
         return specimen
 
+    @field_validator("image", "distort")
+    @classmethod
+    def _not_dealt(cls, part: Drawable) -> Drawable:
+        if any(isinstance(found, Deal) for found in part.distributions()):
+            raise ValueError("dist 'deal' hands out its values field by field, so it is for specimen and microscope; "
+                             "use {dist: choice, values: [...]} here")
+        return part
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wanted = self.image.detector
@@ -172,7 +181,9 @@ class Recipe(Drawable):
         path : str
             Not used: a recipe stands at the top.
         """
-        sample = streams if isinstance(streams, int) else streams.index
+        sample = streams.index if isinstance(streams, Streams) else operator.index(streams)
+        if sample < 0:
+            raise RecipeError(f"sample {sample} is below 0")
         specimen, microscope, _ = self.draw_field(self.field_of(sample))
         own = Streams(self.seed, sample)
         return self.model_copy(update={
@@ -187,14 +198,15 @@ class Recipe(Drawable):
 
 def _check_reach(outer: Quantity, unit: str, name: str, microscope: Microscope, simulate: Simulation) -> None:
     """Raise ValueError where a detector may reach beyond the simulated angle, whatever is drawn."""
-    reach = _largest(outer) * (_largest(microscope.convergence) if unit == "convergence" else 1.0)
+    reach = largest(outer) * (largest(microscope.convergence) if unit == "convergence" else 1.0)
     if reach > simulate.max_angle:
         raise ValueError(f"microscope.detectors.{name}.outer: {reach:g} mrad is beyond the simulated angle, "
                          f"simulate.max_angle {simulate.max_angle:g} mrad; lower the detector's outer angle or raise "
                          f"simulate.max_angle (time grows with its square)")
 
 
-def _largest(value: Quantity) -> float:
+def largest(value: Quantity) -> float:
+    """Largest value that a quantity can take."""
     return value.support()[1] if isinstance(value, Distribution) else float(value)
 
 

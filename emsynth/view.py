@@ -123,8 +123,8 @@ def centre(window: Window) -> NDArray[np.float64]:
     return (np.asarray(window.shape, dtype=np.float64)[None] - 1) / 2
 
 
-def columns_in(window: Window, field: Field,
-               to_truth: PointMap) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+def columns_in(window: Window, field: Field, to_truth: PointMap,
+               shared: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
     """Columns of a field that a window shows.
 
     Parameters
@@ -135,6 +135,8 @@ def columns_in(window: Window, field: Field,
         The field; its columns repeat with it.
     to_truth : callable
         Window px to truth px (the part of the scan displacement that the truth shares).
+    shared : float
+        How far, in px, that part reaches: columns from outside of the window can be in the truth.
 
     Returns
     -------
@@ -149,8 +151,7 @@ def columns_in(window: Window, field: Field,
     if len(position) == 0:
         return np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     extent = np.asarray(field.extent)
-    # Margin for the displacement that truth and image share, which can carry columns in from outside.
-    low, high = window.extent(margin=40.0)
+    low, high = window.extent(margin=shared + 2.0)
     first, last = np.floor((low - position.max(0)) / extent), np.ceil((high - position.min(0)) / extent)
     shifts = np.stack(np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(first, last, strict=True)), indexing="ij"), -1)
     points = (shifts.reshape(-1, 1, 2) * extent + position).reshape(-1, 2)

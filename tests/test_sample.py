@@ -12,7 +12,7 @@ from emsynth.distortion import prefilter
 from emsynth.errors import FieldError, RecipeError
 from emsynth.microscope import Microscope
 from emsynth.recipe import Recipe
-from emsynth.sample import render, simulate
+from emsynth.sample import outline, render, simulate
 
 QUIET = {"undistorted": 0.0, "scan": [], "detector": []}
 SCOPE = {"energy": 80e3, "convergence": 30.0, "source_size": 0.4,
@@ -232,3 +232,31 @@ def test_tilted_columns_are_where_they_appear():
     moved = (sample.columns.position[:, 0].mean() - straight.columns.position[:, 0].mean()) * 0.1
     assert len(sample.columns.position) == len(straight.columns.position)
     assert moved == pytest.approx(-0.008 * 12, abs=0.02)
+
+
+def test_columns_fill_the_truth_however_far_it_drifts():
+    """A path of a window's length: every band of rows has its columns, and the planned room holds them all."""
+    made = recipe(image={"size": 64, "pixel_size": 0.3}, distort={
+        **QUIET, "scan": [{"stage": "drift", "distance": 40, "direction": 90, "bend": 40, "bend_direction": 90}]})
+    sample = render(made, 1)
+    assert sample.affine[0, 0] > 1
+    bands = np.histogram(sample.columns.position[:, 0], bins=np.arange(0, 65, 16))[0]
+    assert bands.min() > 0.7 * bands.max()
+    assert len(sample.columns.position) <= outline(made, 0).most_columns
+
+
+def test_a_users_configuration_of_abtem_changes_nothing():
+    import abtem
+
+    plain = simulate(recipe(), 0, cache=False)
+    with abtem.config.set({"antialias.cutoff": 0.4, "fft": "numpy"}):
+        assert simulate(recipe(), 0, cache=False).image.tobytes() == plain.image.tobytes()
+
+
+def test_a_damaged_cache_entry_is_simulated_again(field_cache):
+    made = recipe(specimen={"structure": "NaCl", "thickness": 20.0})
+    before = set(field_cache.glob("*.npz"))
+    first = simulate(made, 0)
+    [entry] = set(field_cache.glob("*.npz")) - before
+    entry.write_bytes(entry.read_bytes()[:1000] + b"x" * 500)
+    assert simulate(made, 0).image.tobytes() == first.image.tobytes()

@@ -20,11 +20,11 @@ from emsynth.builder.tasks import Engine, FieldTask, OutlineTask, ShardTask
 from emsynth.builder.workers import Task, Team, usable_cores
 from emsynth.errors import EmsynthError, RecipeError, StoreExistsError
 from emsynth.passes import Outline
+from emsynth.provenance import changed_since
 from emsynth.recipe import Recipe
 from emsynth.store import claims, manifest
 from emsynth.store.dataset import Store, check_creatable, check_replaceable, exists, join
 from emsynth.store.layout import shard_count, shard_range
-from emsynth.store.provenance import changed_since
 
 __all__ = ["Budget", "Progress", "Replay", "build", "part_range", "plan", "replay"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth import store
+from emsynth.provenance import changed_since
 from emsynth.recipe import Recipe
 from emsynth.sample import render
 from emsynth.store.layout import LAYOUT
-from emsynth.store.provenance import changed_since
 
 # On another platform: values may differ by this part of the array's range, ...
 TOLERANCE = 1e-3

@@ -60,6 +60,13 @@ class Positions:
         shared = evaluate(self.affine + np.eye(2, 3), shape)
         return shared if self.slow is None else shared + self.slow
 
+    def reach(self) -> float:
+        """Farthest that the truth looks away from the ideal grid, px."""
+        rows, cols = self.displacement.shape[1:]
+        corners = np.array([[0, 0, 1], [rows, 0, 1], [0, cols, 1], [rows, cols, 1]])
+        slow = 0.0 if self.slow is None else float(np.abs(self.slow).max())
+        return float(np.abs(corners @ self.affine.T).max()) + slow
+
     def probe_positions(self) -> NDArray[np.float64]:
         """Where the probe was, window px, (2, R, C)."""
         return self.truth_positions() + self.displacement.astype(np.float32)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +123,7 @@ def load(digest: str) -> Field | None:
         with np.load(cache_folder() / f"{digest}.npz", allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         return from_arrays(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a damaged zip fails in a dozen ways, and each of them means: simulate it again
         return None
 
 
@@ -144,9 +143,10 @@ def keep(digest: str, field: Field) -> None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
-            np.savez(part, **cast(dict[str, Any], to_arrays(field)))
-        os.replace(part.name, folder / f"{digest}.npz")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as draft:
+            # Inside the folder of its own it has the permissions that any new file has.
+            np.savez(Path(draft) / "field.npz", **cast(dict[str, Any], to_arrays(field)))
+            os.replace(Path(draft) / "field.npz", folder / f"{digest}.npz")
     except OSError as reason:
         raise FieldError(f"{folder}: the field cache cannot be written ({reason.strerror}); set EMSYNTH_CACHE to a "
                          f"folder that can") from reason

@@ -32,9 +32,11 @@ from emsynth.specimen.base import Specimen
 
 # A few waves at a time run from the cache.
 _BATCH = 8
-# One thread, and FFTW plans (abTEM's potentials use them) that are the same each time: the same bytes each time.
+# One thread and plans that are the same each time: the same bytes each time. And abTEM's own defaults for all that
+# changes numbers, whatever configuration a user has set for abTEM elsewhere.
 _SETTINGS = {"fftw.planning_effort": "FFTW_ESTIMATE", "fftw.threads": 1, "device": "cpu", "precision": "float32",
-             "diagnostics.progress_bar": False}
+             "diagnostics.progress_bar": False, "fft": "fftw", "antialias.cutoff": 0.6666666, "antialias.taper": 0.01,
+             "warnings.overspecified-grid": False}
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emsynth.provenance import changed_since
 from emsynth.store import claims, manifest
 from emsynth.store.dataset import Store
-from emsynth.store.provenance import changed_since
 
 _STRUCTURES = 12  # named, at most
 

@@ -23,6 +23,7 @@ from zarr.codecs import BloscCodec
 from emsynth.distortion import MaskBit
 from emsynth.errors import EmsynthError, IntegrityError, StoreError
 from emsynth.passes import Outline
+from emsynth.provenance import fingerprint, versions
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample, SampleColumns
 from emsynth.simulation.field import Field, from_arrays, to_arrays
@@ -31,7 +32,6 @@ from emsynth.store.claims import claim, release
 from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store
 from emsynth.store.layout import FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
 from emsynth.store.manifest import part_name
-from emsynth.store.provenance import fingerprint, versions
 
 if TYPE_CHECKING:
     import xarray
