@@ -47,15 +47,15 @@ def explain(error: ValidationError, document: Document) -> list[str]:
     found: dict[Path, list[Any]] = {}
     for item in error.errors():
         found.setdefault(_place(item, document), []).append(item)
-    said: list[tuple[Path, str]] = []
+    said: list[tuple[Path, str, Path]] = []
     for at, items in found.items():
         # "a mapping is not a number" says nothing where something in the mapping has its own complaint.
         if any(len(other) > len(at) and other[:len(at)] == at for other in found) and all(map(_about_shape, items)):
             continue
         where, message = _moved(at, _message(items, at), document)
-        said.append((where, " ".join(message.split())))
+        said.append((where, " ".join(message.split()), at))
     said.sort(key=lambda row: document.number(row[0]))
-    return [document.line(at, message) for at, message in said]
+    return [document.line(at, message, part) for at, message, part in said]
 
 
 def _place(item: Any, document: Document) -> Path:
@@ -99,7 +99,9 @@ def _telling(item: Any, at: Path) -> str:
         case _ if kind in _LIMITS:
             limit, words = _LIMITS[kind]
             return f"{_shown(value)} is {words} {context[limit]:g}"
-    return str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    said = str(item["msg"]).removeprefix("Value error, ")
+    meant = said.removeprefix("Input should be ")
+    return said if meant == said else f"{_shown(value)} is not {meant}"
 
 
 def _unknown_tag(context: Any) -> str:

@@ -52,7 +52,7 @@ class Document:
             raise RecipeError(f"--set {setting}: not of the form KEY=VALUE, e.g. --set samples=64 or --set "
                               f"image.pixel_size=0.2")
         try:
-            value = _plain(YAML(typ="rt").load(text), (), {})
+            value = _load(text, f"--set {setting}", {})
         except YAMLError:
             raise RecipeError(f"--set {setting}: {text!r} is not YAML; quote it, e.g. "
                               f"--set \"{key}='{text}'\"") from None
@@ -84,10 +84,7 @@ class Document:
                 if key == "file" and at[:len(below)] == below:
                     base = Path.cwd() if self._setting((*at, key)) else self.path.parent
                     node[key] = _absolute(value, base)
-                    for name in _files(node[key]):
-                        if not Path(name).is_file():
-                            yield self.line((*at, key), f"{name}: no such file; a path is relative to the recipe, "
-                                                        f"with --set to the working directory")
+                    yield from (self.line((*at, key), said) for said in map(_unreadable, _files(node[key])) if said)
                 else:
                     yield from self._resolve(value, (*at, key), below)
         elif isinstance(node, list):
@@ -100,20 +97,42 @@ class Document:
                 return self.overridden[at[:length]]
         return None
 
-    def place(self, at: tuple[Step, ...]) -> str:
-        """Where a path of keys stands: ``file:line``, or the ``--set`` that gave it."""
+    def _setting_within(self, part: tuple[Step, ...], message: str) -> str | None:
+        """The ``--set`` inside a part that a message about the whole part may be owed to."""
+        inside = [at for at in self.overridden if at[:len(part)] == part]
+        # "'ADF' is not a detector of the microscope" speaks of microscope.detectors, in the singular.
+        spoken = [at for at in inside
+                  if all(step.removesuffix("s") in message for step in at[:2] if isinstance(step, str))]
+        # Everything is inside the whole recipe, which says nothing of the cause.
+        blamed = spoken or (inside if part else [])
+        return self.overridden[blamed[-1]] if blamed else None
+
+    def place(self, at: tuple[Step, ...], message: str = "", part: tuple[Step, ...] | None = None) -> str:
+        """Where a path of keys stands: ``file:line``, or the ``--set`` that gave it, or something of it.
+
+        Parameters
+        ----------
+        at : tuple
+            Path of keys.
+        message : str
+            What is said about it.
+        part : tuple, optional
+            The part that the message is about, where that is more than what stands at `at`.
+        """
         setting = self._setting(at)
         if setting is not None:
             return f"--set {setting}"
-        return f"{self.path}:{self.number(at)}"
+        place = f"{self.path}:{self.number(at)}"
+        within = self._setting_within(at if part is None else part, message)
+        return place if within is None else f"--set {within} ({place})"
 
     def number(self, at: tuple[Step, ...]) -> int:
         """Line of a path of keys, or of the part that it would stand in."""
         return next((self.lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self.lines), 1)
 
-    def line(self, at: tuple[Step, ...], message: str) -> str:
-        """``place: path: message`` of a path of keys."""
-        return f"{self.place(at)}: {'.'.join(map(str, at)) or 'recipe'}: {message}"
+    def line(self, at: tuple[Step, ...], message: str, part: tuple[Step, ...] | None = None) -> str:
+        """``place: path: message`` of a path of keys; see `place`."""
+        return f"{self.place(at, message, part)}: {'.'.join(map(str, at)) or 'recipe'}: {message}"
 
     def node(self, at: tuple[Step, ...]) -> Any:
         """What stands at a path of keys that the document has; None where it has not."""
@@ -177,16 +196,15 @@ def read(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as reason:
         said = getattr(reason, "strerror", None) or "not UTF-8 text"
         raise RecipeError(f"{path}: cannot be read: {said}") from None
+    lines: dict[tuple[Step, ...], int] = {}
     try:
-        loaded = YAML(typ="rt").load(text)
+        content = _load(text, f"{path}:1", lines)
     except MarkedYAMLError as error:
         raise RecipeError(_not_yaml(path, error)) from None
     except YAMLError as error:
         raise RecipeError(f"{path}:1: not valid YAML: {str(error).splitlines()[0]}") from None
-    if loaded is None:
+    if content is None:
         raise RecipeError(f"{path}:1: the file is empty; a recipe has at least name, samples, fields and specimen")
-    lines: dict[tuple[Step, ...], int] = {}
-    content = _plain(loaded, (), lines)
     if not isinstance(content, dict):
         what = "a list" if isinstance(content, list) else f"the single value {content!r}"
         raise RecipeError(f"{path}:1: a recipe is a mapping of keys such as `name: stem_hd`, and this is {what}")
@@ -213,11 +231,32 @@ def _not_yaml(path: Path, error: MarkedYAMLError) -> str:
     return f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {said}{hint}"
 
 
+# A recipe has some hundred values, at most eight levels deep. Aliases of aliases make billions of a few lines.
+_MOST_VALUES, _MOST_LEVELS = 100_000, 50
+
+
+def _load(text: str, place: str, lines: dict[tuple[Step, ...], int]) -> Any:
+    """Plain values of YAML text, and the line of each; YAMLError or RecipeError where it cannot be that."""
+    try:
+        return _plain(YAML(typ="rt").load(text), (), lines)
+    except RecursionError:
+        raise RecipeError(f"{place}: nested too deep; a recipe has at most {_MOST_LEVELS} levels") from None
+    except OverflowError as reason:
+        raise RecipeError(f"{place}: {reason}") from None
+    except ValueError as reason:
+        # Of a date or a number that YAML takes for one and Python does not.
+        raise RecipeError(f"{place}: not valid YAML: {' '.join(str(reason).split())}") from None
+
+
 def _plain(node: Any, at: tuple[Step, ...], lines: dict[tuple[Step, ...], int]) -> Any:
     """Plain dict, list, str, int, float, bool, None of a ruamel node; notes the line of each path."""
+    if len(at) > _MOST_LEVELS:
+        raise RecursionError
+    if len(lines) > _MOST_VALUES:
+        raise OverflowError(f"holds more than {_MOST_VALUES} values; look for aliases (*name) of aliases")
     if isinstance(node, dict):
         for key in node:
-            lines[(*at, str(key))] = node.lc.key(key)[0] + 1 if hasattr(node, "lc") else 1
+            lines[(*at, str(key))] = _line(node, key, lines.get(at, 1))
         return {str(key): _plain(value, (*at, str(key)), lines) for key, value in node.items()}
     if isinstance(node, list):
         for number in range(len(node)):
@@ -227,6 +266,14 @@ def _plain(node: Any, at: tuple[Step, ...], lines: dict[tuple[Step, ...], int]) 
         if isinstance(node, plain):
             return plain(node)
     return node if node is None else str(node)
+
+
+def _line(node: Any, key: Any, otherwise: int) -> int:
+    """Line of a key of a ruamel mapping; `otherwise` of one that a merge (``<<: *name``) brought."""
+    try:
+        return int(node.lc.key(key)[0]) + 1
+    except (AttributeError, KeyError, TypeError):
+        return otherwise
 
 
 def entry(node: Any, step: str) -> Step | None:
@@ -258,9 +305,20 @@ def _files(value: Any) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
+def _unreadable(name: str) -> str | None:
+    """What is wrong with the name of a structure file; None where nothing is."""
+    if not name:
+        return "is empty; give the path of a structure file, or remove the key"
+    if os.path.isdir(name):
+        return f"{name}: is a folder; give a structure file in it"
+    if os.path.isfile(name):
+        return None
+    return f"{name}: no such file; a path is relative to the recipe, with --set to the working directory"
+
+
 def _absolute(value: Any, base: Path) -> Any:
     if isinstance(value, str):
-        return str((base / value).resolve())
+        return str((base / os.path.expanduser(value)).resolve()) if value else value
     if isinstance(value, dict) and isinstance(value.get("values"), list):
         return {**value, "values": [_absolute(v, base) for v in value["values"]]}
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
@@ -79,7 +80,8 @@ class Streams:
 class Strict(BaseModel):
     """A frozen model that knows what was meant by a key that it does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Neither infinity nor NaN can be written as JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -204,15 +206,15 @@ class Choice(Distribution):
     @field_validator("values")
     @classmethod
     def _hashable(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(tuple(v) if isinstance(v, list) else v for v in values)
+        return _usable(values)
 
     @model_validator(mode="after")
     def _weighted(self) -> Self:
         if self.weights is not None:
             if len(self.weights) != len(self.values):
                 raise ValueError(f"{len(self.weights)} weights for {len(self.values)} values; give one for each")
-            if min(self.weights) < 0 or sum(self.weights) <= 0:
-                raise ValueError("weights must not be negative, and not all zero")
+            if min(self.weights) < 0 or not 0 < sum(self.weights) < math.inf:
+                raise ValueError("weights must not be negative, not all zero, and have a finite sum")
         return self
 
     def support(self) -> tuple[float, float]:
@@ -235,7 +237,7 @@ class Deal(Distribution):
     @field_validator("values")
     @classmethod
     def _hashable(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(tuple(v) if isinstance(v, list) else v for v in values)
+        return _usable(values)
 
     def support(self) -> tuple[float, float]:
         return _span(self.values)
@@ -244,6 +246,16 @@ class Deal(Distribution):
         turn, card = divmod(streams.turn, len(self.values))
         order = generator(streams.seed, turn, f"deal {name}").permutation(len(self.values))
         return self.values[int(order[card])]
+
+
+def _usable(values: Any) -> tuple[Any, ...]:
+    """Values that can be drawn, hashable; ValueError where one is a truth value or not finite."""
+    for value in values:
+        if isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is not a number or a word; quote it if it is a name")
+        if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{value} is not a finite number")
+    return tuple(_usable(v) if isinstance(v, list | tuple) else v for v in values)
 
 
 def _span(values: tuple[Any, ...]) -> tuple[float, float]:
@@ -256,8 +268,8 @@ def _span(values: tuple[Any, ...]) -> tuple[float, float]:
 AnyDistribution = Annotated[Uniform | LogUniform | Normal | Choice | Deal, Field(discriminator="dist")]
 AnyChoice = Annotated[Choice | Deal, Field(discriminator="dist")]
 
-# What a recipe may hold where one number, one whole number, one word or one list of numbers is meant.
-Quantity = float | AnyDistribution
+# What a recipe may hold where one number (its range refuses NaN), whole number, word or list of numbers is meant.
+Quantity = Annotated[float, Field(allow_inf_nan=True)] | AnyDistribution
 Count = int | AnyChoice
 Word = str | AnyChoice
 Vector = tuple[float, ...] | AnyChoice
@@ -320,7 +332,7 @@ class Drawable(Strict):
         if not isinstance(extra, dict) or "low" not in extra:
             return value
         low, high, unit = float(cast(float, extra["low"])), float(cast(float, extra["high"])), extra["unit"]
-        for plain in _extremes(value):
+        for plain in extremes(value):
             if not low <= plain <= high:
                 shown = f"{plain:g}" if unit == "1" else f"{plain:g} {unit}"
                 limit = f"{low:g} to {high:g}" if unit == "1" else f"{low:g} to {high:g} {unit}"
@@ -352,7 +364,8 @@ class Drawable(Strict):
             yield from _walk(getattr(self, name))
 
 
-def _extremes(value: Any) -> tuple[float, ...]:
+def extremes(value: Any) -> tuple[float, ...]:
+    """Numbers whose smallest and largest bound what can be drawn: the ends of a distribution, or the number itself."""
     if isinstance(value, str):
         return ()
     if isinstance(value, Distribution):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from emsynth.draw import Drawable, Quantity, Streams, number, quantity
+from emsynth.draw import Distribution, Drawable, Quantity, Streams, extremes, number, quantity
 from emsynth.errors import RecipeError
 
 # CODATA 2018: h²/2mₑe and e/2mₑc², for the relativistic wavelength.
@@ -44,8 +44,12 @@ class Detector(Drawable):
 
     @model_validator(mode="after")
     def _is_a_ring(self) -> Self:
-        if isinstance(self.inner, float) and isinstance(self.outer, float) and self.inner >= self.outer:
-            raise ValueError(f"detector {self.name}: inner {self.inner:g} must be below outer {self.outer:g}")
+        # Inner and outer angle are drawn apart, so every pair of values can meet.
+        inner, outer = max(extremes(self.inner)), min(extremes(self.outer))
+        if inner >= outer:
+            apart = isinstance(self.inner, Distribution) or isinstance(self.outer, Distribution)
+            raise ValueError(f"detector {self.name}: inner {'up to ' if apart else ''}{inner:g} must be below outer "
+                             f"{'from ' if apart else ''}{outer:g}")
         return self
 
     def angles(self, convergence: float) -> tuple[float, float]:
@@ -61,7 +65,8 @@ class Microscope(Drawable):
     it: χ(α, φ) = 2π/λ Σ αⁿ⁺¹/(n+1) Cₙₘ cos m(φ - φₙₘ), with C10 = -defocus (positive defocus is underfocus).
     """
 
-    weight: float = Field(1.0, ge=0, description="share of the fields where several microscopes are listed")
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False,
+                          description="share of the fields where several microscopes are listed")
     looks_at: Annotated[tuple[Literal["crystal", "nanoparticle", "amorphous"], ...], Field(min_length=1)] = Field(
         ("crystal", "nanoparticle", "amorphous"), description="kinds of specimen that it is used for")
     energy: Quantity = quantity(200e3, unit="eV", low=30e3, high=1000e3, about="beam energy")
@@ -161,5 +166,6 @@ def choose(microscopes: tuple[Microscope, ...], kind: str, streams: Streams) -> 
         raise RecipeError(f"microscope: none of them looks at a specimen of kind {kind!r}; add {kind!r} to a looks_at "
                           f"(with a weight above 0)")
     weights = np.array([m.weight for m in suited])
+    weights /= weights.max()  # their sum may be beyond the largest float
     chosen = int(streams.generator("microscope").choice(len(suited), p=weights / weights.sum()))
     return suited[chosen].draw(streams, "microscope")

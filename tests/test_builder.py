@@ -17,9 +17,10 @@ import pytest
 
 from emsynth import builder, store
 from emsynth.builder import repetition, workers
-from emsynth.builder.tasks import Engine, FieldsAtHand
-from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError, StoreExistsError
+from emsynth.builder.tasks import Engine, FieldsAtHand, FieldTask, ShardTask
+from emsynth.errors import EmsynthError, FieldError, IntegrityError, RecipeError, StoreError, StoreExistsError
 from emsynth.recipe import Recipe
+from emsynth.specimen import Crystal
 from emsynth.store import claims
 
 FAKE = Engine(fakes.outline, fakes.simulate, fakes.render)
@@ -128,6 +129,71 @@ def test_resume_makes_a_damaged_part_again(recipe, whole, tmp_path):
     assert [note for note in listener.notes if "shard 1: distorted: checksum differs" in note]
     assert listener.done[-2:] == ["field 2", "shard 1"]
     assert store.checksums(path) == store.checksums(whole)
+
+
+def test_a_damaged_field_makes_no_shard(recipe, whole, tmp_path):
+    path = tmp_path / "wrong.zarr"
+    builder.build(recipe, path, workers=1, fields=range(3), engine=FAKE)
+    image = next(p for p in (path / "fields" / "1" / "image" / "c").rglob("*") if p.is_file())
+    image.write_bytes(bytes([image.read_bytes()[0] ^ 1]) + image.read_bytes()[1:])
+    with pytest.raises(IntegrityError, match=r"field 1: image: checksum differs.*--resume"):
+        builder.build(recipe, path, workers=1, shards=range(1), engine=FAKE)
+    assert not store.open_store(path).finished("shard")
+    builder.build(recipe, path, workers=1, resume=True, engine=FAKE)
+    assert store.checksums(path) == store.checksums(whole)
+
+
+@pytest.mark.parametrize(("name", "said"), [("axis/c/0", "metadata: axis: file is missing: axis/c/0"),
+                                            ("manifest/store.json", "manifest/store.json is missing")])
+def test_resume_says_that_it_cannot_mend_the_metadata(recipe, whole, tmp_path, name, said):
+    path = tmp_path / "metadata.zarr"
+    shutil.copytree(whole, path)
+    (path / name).unlink()
+    with pytest.raises(StoreError, match=f"{said}, and --resume cannot make it again; restore it"):
+        builder.build(recipe, path, workers=1, resume=True, engine=FAKE)
+
+
+def test_a_store_that_another_build_replaced_is_left_to_it(recipe, whole, tmp_path):
+    path = tmp_path / "replaced.zarr"
+    shutil.copytree(whole, path)
+    (path / "manifest" / "field-00001.json").unlink()
+    (path / "manifest" / "shard-00001.json").unlink()
+    for task in (FieldTask, ShardTask):
+        with pytest.raises(StoreError, match="another build replaced it"):
+            task(path, fakes.recipe(seed=2), 1, 1.0, FAKE).run()
+    assert claims.live(path) == {}
+
+
+def test_the_folder_of_a_structure_file_leaves_no_trace(recipe, tmp_path, monkeypatch):
+    """Same file in two folders, same bytes; and replay does not ask for the file."""
+    monkeypatch.setattr(repetition, "render", fakes.render)
+    built = []
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "mine.cif"
+        file.write_text("data_mine")
+        with_file = recipe.model_copy(update={"specimen": Crystal(file=str(file))})
+        built.append(builder.build(with_file, tmp_path / f"{folder}.zarr", workers=1, engine=FAKE))
+        builder.build(with_file, built[-1], workers=1, resume=True, engine=FAKE)
+        file.unlink()
+    assert store.checksums(built[0]) == store.checksums(built[1])
+    assert store.open_store(built[0]).attributes["recipe"]["specimen"]["file"] == "mine.cif"
+    assert str(tmp_path) not in store.read_kept(built[0], 3)["drawn"].item()
+    assert builder.replay(built[0], 3).same
+
+
+def test_fields_that_no_sample_shows_are_not_made(tmp_path):
+    path = builder.build(fakes.recipe(samples=2, fields=3), tmp_path / "few.zarr", workers=1, engine=FAKE)
+    assert store.open_store(path).finished("field") == {0, 1}
+    assert store.open_store(path).complete
+    assert store.verify(path) == []
+
+
+def test_build_loads_a_recipe_by_its_path(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("{name: r, samples: 2, fields: 1, image: {size: 16}, specimen: {kind: crystal, structure: Au}}")
+    path = builder.build(file, tmp_path / "r.zarr", workers=1, engine=FAKE)
+    assert store.open_store(path).complete
 
 
 def test_interrupted_says_one_line_and_can_go_on(recipe, whole, tmp_path):

@@ -95,6 +95,14 @@ def test_drawing_twice_changes_nothing():
     ({"dist": "choice", "values": [1, 2], "weights": [1]}, r"1 weights for 2 values"),
     (float("nan"), r"nan mrad is outside"),
     (True, r"true is not a number"),
+    (float("inf"), r"inf mrad is outside"),
+    ({"dist": "choice", "values": [1, True]}, r"true is not a number"),
+    ({"dist": "deal", "values": [1, float("nan")]}, r"nan is not a finite number"),
+    ({"dist": "choice", "values": [1, 10**400]}, r"is not a finite number"),
+    ({"dist": "normal", "mean": 1, "sd": float("inf")}, r"finite number"),
+    ({"dist": "uniform", "low": float("nan"), "high": 2}, r"finite number"),
+    ({"dist": "choice", "values": [1, 2], "weights": [1, float("nan")]}, r"finite number"),
+    ({"dist": "choice", "values": [1, 2], "weights": [1e308, 1e308]}, r"finite sum"),
 ])
 def test_a_bad_number_is_refused_with_its_unit_and_range(value, said):
     with pytest.raises(ValidationError, match=said):

@@ -59,6 +59,32 @@ MISTAKES = {
     "nothing": (PIXEL, "pixel_size:", [
         f"6: image.pixel_size: is empty; give a number or {DISTRIBUTION}, or remove the key"]),
     "not a number": (PIXEL, "pixel_size: .nan", ["6: image.pixel_size: nan Å is outside 0.01 to 5 Å"]),
+    "truth value in a distribution": (PIXEL, "pixel_size: {dist: choice, values: [0.1, true]}", [
+        "6: image.pixel_size.values: true is not a number or a word; quote it if it is a name"]),
+    "infinite": (IMAGE, IMAGE + "simulate: {memory: .inf, phonons: {tolerance: .nan}}\n", [
+        "7: simulate.phonons.tolerance: nan is not a finite number",
+        "7: simulate.memory: inf is not a finite number"]),
+    "not a number in a list": ("  structure: Au", "  structure: Au\n  zone_axis: [0, 0, .nan]", [
+        "10: specimen.zone_axis.2: nan is not a finite number"]),
+    "not a number for a share": ("kind: crystal\n  structure: Au", "kind: mixture\n  members:\n    - share: .nan\n"
+                                 "      specimen: {kind: amorphous}", [
+        "10: specimen.members.0.share: nan is not a finite number"]),
+    "infinite weight": ("convergence: 20", "weight: .inf", ["11: microscope.weight: inf is not a finite number"]),
+    "ring that may be inside out": ("convergence: 20", "detectors: [{name: HAADF, inner: {dist: uniform, low: 60, "
+                                    "high: 100}, outer: 80}]", [
+        "11: microscope.detectors.0: detector HAADF: inner up to 100 must be below outer from 80"]),
+    "mistake in a merged key": (IMAGE, "more: &d {sise: 1}\nimage:\n  <<: *d\n", [
+        "4: more: unknown key;", "5: image.sise: unknown key;"]),
+    "folder for a file": ("structure: Au", "file: .", [
+        "9: specimen.file: FOLDER: is a folder; give a structure file in it"]),
+    "no name for a file": ("structure: Au", "file: ''", [
+        "9: specimen.file: is empty; give the path of a structure file, or remove the key"]),
+    "nested too deep": ("size: 128", "size: " + 2000 * "[" + 2000 * "]", [
+        "1: nested too deep; a recipe has at most 50 levels"]),
+    "aliases of aliases": (RECIPE, "a0: &a0 [x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 12)), [
+        "1: holds more than 100000 values; look for aliases (*name) of aliases"]),
+    "not a date": ("name: try", "name: 2020-99-99", ["1: not valid YAML: month must be in 1..12"]),
     "distribution without an end": (PIXEL, "pixel_size: {dist: uniform, low: 1}", [
         "6: image.pixel_size.high: is missing, and has no default"]),
     "unknown distribution": (PIXEL, "pixel_size: {dist: unifrm, low: 1, high: 2}", [
@@ -193,11 +219,28 @@ def test_a_mistake_in_a_recipe_is_one_line(here, mistake):
     ("image.pixel_size=9", "image.pixel_size: 9 Å is outside 0.01 to 5 Å"),
     ("image.pixel_size={a", "'{a' is not YAML; quote it, e.g. --set \"image.pixel_size='{a'\""),
     ("distort.scan.row_jiter.sigma=2", "'row_jiter' is none of the entries there; give one of row_jitter, or a number"),
+    ("specimen.structure=au", "specimen.structure: no structure 'au' in the table; did you mean 'Au'? known are Au,"),
     ("samples.x=2", "'x' stands below a plain value, which has no keys; leave it out"),
     ("specimen={kind: crystal, file: a.cif}", "specimen.file: FOLDER/a.cif: no such file")])
 def test_a_bad_setting_names_itself(here, setting, wanted):
     [line] = lines_of(run("check", "bad.yaml", "--set", setting))
     assert line.startswith(f"--set {setting}: {wanted}".replace("FOLDER", str(here)))
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [
+    ("specimen.structure=null", " (bad.yaml:7): specimen: give either `structure`"),
+    ("microscope.detectors=[{name: ADF, inner: 20, outer: 60}]", " (bad.yaml:4): image.detector: 'HAADF' is not a"),
+    ("simulate.max_angle=50", " (bad.yaml:10): microscope.detectors.HAADF.outer: 110 mrad is beyond")])
+def test_a_setting_is_named_where_what_it_upsets_is_in_the_file(here, setting, wanted):
+    [line] = lines_of(run("check", "bad.yaml", "--set", "seed=3", "--set", setting))
+    assert line.startswith(f"--set {setting}{wanted}")
+
+
+def test_a_structure_file_may_be_in_the_home_folder(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    Path("bad.yaml").write_text(RECIPE.replace("structure: Au", "file: ~/mine.cif"))
+    [line] = lines_of(run("check", "bad.yaml"))
+    assert line.startswith(f"bad.yaml:9: specimen.file: {here}/mine.cif: no such file")
 
 
 def test_an_unknown_recipe_names_the_shipped_ones(here):

@@ -15,7 +15,7 @@ import xarray
 
 from emsynth import store
 from emsynth.errors import IntegrityError, StoreError, StoreExistsError
-from emsynth.store import claims
+from emsynth.store import claims, manifest
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,36 @@ def test_a_claim_from_another_machine_stands(empty):
     assert not claims.claim(empty, "field-00000")
 
 
+def test_a_claim_from_another_container_stands(empty):
+    """There the process number means another process, or none, on a machine of the same name."""
+    other = json.dumps({**vars(claims.myself()), "started": "1", "namespace": "pid:[1]"})
+    claims.file_of(empty, "field-00000").write_text(other)
+    assert not claims.claim(empty, "field-00000")
+
+
+def test_a_damaged_part_that_a_live_process_holds_is_left_to_it(full):
+    (full / "truth" / "c" / "1" / "0" / "0").write_bytes(b"half")
+    other = json.dumps({**vars(claims.myself()), "host": "elsewhere"})
+    claims.file_of(full, "shard-00001").write_text(other)
+    assert manifest.give_up_damaged(full) == []
+    claims.file_of(full, "shard-00001").unlink()
+    assert [p.split(":")[0] for p in manifest.give_up_damaged(full)] == ["shard 1"]
+    assert claims.live(full) == {}
+
+
+def test_the_way_out_is_that_of_the_damage(full):
+    def advice():
+        return [step.split()[0] for step in store.ways_out(store.verify(full)).split("; ")]
+
+    (full / "truth" / "notes.txt").write_text("mine")
+    assert advice() == ["remove"]
+    (full / "axis" / "c" / "0").write_bytes(b"row")
+    assert advice() == ["restore", "remove"]
+    (full / "truth" / "notes.txt").unlink()
+    (full / "manifest" / "shard-00001.json").unlink()
+    assert advice() == ["restore", "emsynth"]
+
+
 def test_what_exists_is_left_alone(full, recipe, tmp_path):
     before = store.checksums(full)
     with pytest.raises(StoreExistsError, match="already exists; --resume to go on, --overwrite to replace it"):
@@ -216,6 +246,29 @@ def test_overwrite_refuses_what_is_not_a_store(tmp_path, recipe):
     with pytest.raises(StoreExistsError, match="not an emsynth data set"):
         store.create(tmp_path / "thesis", recipe, [], overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years"
+
+
+@pytest.mark.parametrize(("mark", "said"), [("zarr.json", "no zarr.json that says"),
+                                            ("manifest/store.json", "store.json is missing")])
+def test_overwrite_says_which_mark_of_a_store_is_lost(empty, recipe, mark, said):
+    (empty / mark).unlink()
+    with pytest.raises(StoreExistsError, match=said):
+        store.create(empty, recipe, [], overwrite=True)
+
+
+def test_an_overwrite_that_fails_leaves_the_old_store(full, recipe, monkeypatch):
+    before, rename = store.checksums(full), Path.rename
+
+    def failing(self, target):
+        if self.name.endswith(".new"):
+            raise OSError(5, "the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StoreError, match="the disk is gone"):
+        store.create(full, recipe, [], overwrite=True)
+    assert store.checksums(full) == before
+    assert [p.name for p in full.parent.iterdir()] == [full.name]
 
 
 def test_overwrite_refuses_a_store_in_the_making(empty, recipe):

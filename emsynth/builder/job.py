@@ -23,8 +23,8 @@ from emsynth.passes import Outline
 from emsynth.provenance import changed_since
 from emsynth.recipe import Recipe
 from emsynth.store import claims, manifest
-from emsynth.store.dataset import Store, check_creatable, check_replaceable, exists, join
-from emsynth.store.layout import shard_count, shard_range
+from emsynth.store.dataset import Store, check_creatable, check_replaceable, exists, join, open_store
+from emsynth.store.layout import field_count, shard_count, shard_range
 
 __all__ = ["Budget", "Progress", "Replay", "build", "part_range", "plan", "replay"]
 
@@ -86,15 +86,15 @@ def part_range(text: str, count: int, option: str) -> range:
                       f"e.g. {option} 0:{count}")
 
 
-def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: int | None = None,
-          fields: range | None = None, shards: range | None = None, resume: bool = False, overwrite: bool = False,
-          progress: Progress | None = None, engine: Engine = _DEFAULT) -> Path:
+def build(recipe: Recipe | str | os.PathLike[str], out: str | os.PathLike[str] | None = None,
+          workers: int | None = None, fields: range | None = None, shards: range | None = None, resume: bool = False,
+          overwrite: bool = False, progress: Progress | None = None, engine: Engine = _DEFAULT) -> Path:
     """Build a data set, or a part of it.
 
     Parameters
     ----------
-    recipe : Recipe
-        What to build.
+    recipe : Recipe, path or str
+        What to build; a file, or the name of a shipped recipe, is loaded.
     out : path, optional
         Where to; by default ``datasets/<name>.zarr``.
     workers : int, optional
@@ -121,6 +121,8 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
     EmsynthError
         What is wrong with the recipe, the place, or a task; whatever was finished stays.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
     path = Path(out) if out is not None else Path("datasets") / f"{recipe.name}.zarr"
     part = fields is not None or shards is not None
     if overwrite and (resume or part):
@@ -145,12 +147,17 @@ def build(recipe: Recipe, out: str | os.PathLike[str] | None = None, workers: in
 
 def _wanted(recipe: Recipe, fields: range | None, shards: range | None) -> tuple[tuple[int, ...], range]:
     """Fields and shards to build: those that were named, with what they need; all where none were."""
-    everything = range(shard_count(recipe.samples, recipe.store.shard))
+    everything, shown = range(shard_count(recipe.samples, recipe.store.shard)), _shown(recipe)
     if fields is None and shards is None:
-        return tuple(range(recipe.fields)), everything
+        return tuple(shown), everything
     rendered = _within(shards, everything, "shards") if shards is not None else range(0)
-    named = _within(fields, range(recipe.fields), "fields") if fields is not None else range(0)
+    named = _within(fields, shown, "fields") if fields is not None else range(0)
     return tuple(sorted({*named, *_needed(recipe, rendered)})), rendered
+
+
+def _shown(recipe: Recipe) -> range:
+    """Fields that some sample is cut from; the others are not simulated."""
+    return range(field_count(recipe.samples, recipe.fields))
 
 
 def _within(wanted: range, count: range, what: str) -> range:
@@ -196,6 +203,8 @@ class _Job:
         return self._join()
 
     def _join(self) -> Store:
+        if self.mends:
+            manifest.check_metadata(open_store(self.path).path)
         there = join(self.path, self.recipe)
         for problem in manifest.give_up_damaged(self.path) if self.mends else ():
             self.progress.note(f"{problem}: it is made again")
@@ -208,7 +217,7 @@ class _Job:
     def run(self, team: Team, there: Store | None) -> None:
         """Do what is left to do."""
         if there is None:
-            outlines = outline_all(team, self.recipe, tuple(range(self.recipe.fields)), self.engine, self.progress)
+            outlines = outline_all(team, self.recipe, tuple(_shown(self.recipe)), self.engine, self.progress)
             there = self._create(list(outlines.values()))
         else:
             done = there.intact("field")

@@ -10,11 +10,13 @@ from typing import ClassVar
 
 from emsynth import sample, store
 from emsynth.builder.workers import Held
+from emsynth.errors import StoreError
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample
 from emsynth.simulation.field import Field
 from emsynth.store import claims, manifest
+from emsynth.store.dataset import Store
 
 # Clean stacks that one process keeps at hand, in bytes.
 _FIELDS_AT_HAND = 1 << 30
@@ -89,6 +91,7 @@ class FieldTask:
         return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
 
     def _write(self) -> None:
+        _open(self.path, self.recipe)
         store.write_field(self.path, self.number, self.engine.simulate(self.recipe, self.number))
 
 
@@ -127,13 +130,22 @@ class ShardTask:
         return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
 
     def _write(self) -> None:
-        wanted = store.open_store(self.path).samples_of(self.number)
+        wanted = _open(self.path, self.recipe).samples_of(self.number)
         made = {}
         # Sorted by field, so that each field is loaded once even where not all of them fit into memory.
         for index in sorted(wanted, key=lambda i: (self.recipe.field_of(i), i)):
             field = _at_hand.get(self.path, self.recipe.field_of(index))
             made[index] = self.engine.render(self.recipe, index, field)
         store.write_shard(self.path, self.number, [made[index] for index in wanted])
+
+
+def _open(path: Path, recipe: Recipe) -> Store:
+    """The store, once a part of it is claimed: until then another build's --overwrite may have replaced it."""
+    there = store.open_store(path)
+    if there.attributes["recipe_digest"] != recipe.digest:
+        raise StoreError(f"{path}: is now of another recipe than this build's; another build replaced it, or a "
+                         f"structure file was changed: give each build its own --out")
+    return there
 
 
 def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
@@ -163,8 +175,10 @@ class FieldsAtHand:
         self._held: OrderedDict[tuple[Path, int], Field] = OrderedDict()
 
     def get(self, path: Path, number: int) -> Field:
-        """The field, from memory or from the store."""
+        """The field, from memory or from the store; IntegrityError where its bytes there are not those written."""
         if (path, number) not in self._held:
+            # A damaged picture would make a wrong shard with a right checksum.
+            manifest.check_sound(path, manifest.part_name("field", number))
             self._held[path, number] = store.read_field(path, number)
         self._held.move_to_end((path, number))
         while len(self._held) > 1 and sum(f.image.nbytes for f in self._held.values()) > self._limit:

@@ -106,11 +106,12 @@ def build(
     from emsynth import builder
     from emsynth.cli.progress import Watch
     from emsynth.recipe import Recipe
-    from emsynth.store.layout import shard_count
+    from emsynth.store.layout import field_count, shard_count
 
     read = Recipe.load(recipe, settings or [])
     count = shard_count(read.samples, read.store.shard)
-    of_fields = None if fields is None else builder.part_range(fields, read.fields, "--fields")
+    shown = field_count(read.samples, read.fields)
+    of_fields = None if fields is None else builder.part_range(fields, shown, "--fields")
     of_shards = None if shards is None else builder.part_range(shards, count, "--shards")
     with Watch(_stderr(), quiet) as watch:
         if dry_run:
@@ -234,7 +235,7 @@ def verify(dataset: DatasetArgument) -> None:
         for line in wrong:
             typer.echo(f"{dataset}: {line}")
         raise StoreError(f"{dataset}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} not as written; "
-                         f"emsynth build with the same recipe and --resume makes the damaged parts again")
+                         f"{store.ways_out(wrong)}")
     typer.echo(f"{dataset}: every checksum is right")
 
 

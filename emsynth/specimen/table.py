@@ -95,7 +95,8 @@ def structure(name: str) -> Structure:
     known = {entry.name: entry for entry in structures()}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = [other for other in known if other.casefold() == name.casefold()]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise StructureError(f"no structure {name!r} in the table; {hint}known are {', '.join(drawable_names())}; "
                          f"for any other give a file")

@@ -12,5 +12,6 @@ from emsynth.store.group import read_field as read_field
 from emsynth.store.group import read_kept as read_kept
 from emsynth.store.group import read_sample as read_sample
 from emsynth.store.group import verify as verify
+from emsynth.store.group import ways_out as ways_out
 from emsynth.store.group import write_field as write_field
 from emsynth.store.group import write_shard as write_shard

@@ -31,17 +31,20 @@ class Owner:
         When the process started, in the system's own terms.
     host, boot : str
         Machine, and which of its runs.
+    namespace : str
+        In which process numbers count: containers on one machine may have their own, and even the same host name.
     """
 
     pid: int
     started: str
     host: str
     boot: str
+    namespace: str = ""
 
     @property
     def here(self) -> bool:
-        """Whether this machine can tell if the process still lives."""
-        return self.host == socket.gethostname()
+        """Whether this process can tell if that one still lives."""
+        return self.host == socket.gethostname() and self.namespace == _namespace()
 
     @property
     def gone(self) -> bool:
@@ -54,7 +57,7 @@ class Owner:
 
 def myself() -> Owner:
     """The calling process."""
-    return Owner(os.getpid(), _started(os.getpid()) or "", socket.gethostname(), _boot())
+    return Owner(os.getpid(), _started(os.getpid()) or "", socket.gethostname(), _boot(), _namespace())
 
 
 def _started(pid: int) -> str | None:
@@ -73,6 +76,12 @@ def _started(pid: int) -> str | None:
 def _boot() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _namespace() -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
     return ""
 
 
@@ -95,7 +104,7 @@ def claim(store: Path, part: str) -> bool:
     -------
     bool
         True when the part is now this process's; False when another live process has it. A claim whose process
-        has ended on this machine is taken over.
+        has ended on this machine is taken over; one from another machine or container stands.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from typing import Any
 from emsynth.errors import StoreError, StoreExistsError
 from emsynth.recipe import Recipe
 from emsynth.store import claims, manifest
-from emsynth.store.layout import FORMAT_VERSION, shard_count, shard_range
+from emsynth.store.layout import FORMAT_VERSION, field_count, shard_count, shard_range
 
 GENERATOR = "emsynth"
 
@@ -44,8 +44,8 @@ class Store:
 
     @property
     def fields(self) -> int:
-        """How many fields it has when complete."""
-        return int(self.attributes["recipe"]["fields"])
+        """How many fields it has when complete: those that some sample is cut from."""
+        return field_count(self.samples, int(self.attributes["recipe"]["fields"]))
 
     @property
     def shard_size(self) -> int:
@@ -100,6 +100,8 @@ def _attributes(path: Path) -> dict[str, Any]:
         return dict(json.loads((path / "zarr.json").read_text())["attributes"])
     except (FileNotFoundError, NotADirectoryError):
         what = "not an emsynth data set: no zarr.json in it" if os.path.lexists(path) else "there is no such data set"
+        if _mark(path).is_file():
+            what = "it has lost its zarr.json; restore that from a copy of the data set, or remove all and build anew"
         raise StoreError(f"{path}: {what}") from None
     except (OSError, ValueError, KeyError, TypeError) as reason:
         raise StoreError(f"{path}: not an emsynth data set, or a damaged one: its zarr.json cannot be read "
@@ -117,12 +119,30 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
     store = open_store(path)
     if store.attributes["recipe_digest"] == recipe.digest:
         return store
-    there, here = store.attributes["recipe"], recipe.model_dump(mode="json")
+    there, here = store.attributes["recipe"], without_folders(recipe.model_dump(mode="json"))
     keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
     shown = [key if isinstance(here.get(key), dict | list) else f"{key} ({there.get(key)} there, {here.get(key)} here)"
              for key in keys]
     raise StoreError(f"{path}: made from another recipe, which differs in {', '.join(shown) or 'a structure file'}; "
                      f"take that recipe, --overwrite to replace it, or another --out")
+
+
+def without_folders(content: Any) -> Any:
+    """Plain JSON values of a recipe in which each structure file has its bare name.
+
+    The bytes of a data set must not depend on the folder in which its recipe lay, nor tell others about it.
+    """
+    if isinstance(content, dict):
+        return {key: _bare(value) if key == "file" else without_folders(value) for key, value in content.items()}
+    return [without_folders(value) for value in content] if isinstance(content, list) else content
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\\", "/").rsplit("/", 1)[-1]
+    if isinstance(value, dict) and "values" in value:
+        return {**value, "values": [_bare(v) for v in value["values"]]}
+    return value
 
 
 def exists(path: str | os.PathLike[str]) -> StoreExistsError:
@@ -131,17 +151,24 @@ def exists(path: str | os.PathLike[str]) -> StoreExistsError:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise StoreExistsError where `path` is not a store, or one that is being built just now."""
+    """Raise StoreExistsError where `path` is not surely a store, or one that is being built just now."""
     try:
         attributes = _attributes(path)
     except StoreError:
         attributes = {}
-    marked = "format_version" in attributes and (path / manifest.FOLDER / f"{manifest.STORE}.json").is_file()
-    if attributes.get("generator") != GENERATOR or not marked:
-        raise StoreExistsError(f"{path}: is not an emsynth data set, so --overwrite leaves it alone; remove it "
-                               f"yourself, or give another --out")
+    named = attributes.get("generator") == GENERATOR and "format_version" in attributes
+    if not named or not _mark(path).is_file():
+        what = f"{_mark(path).relative_to(path)} is missing" if named else (
+            f"there is no zarr.json that says generator {GENERATOR!r} and format_version")
+        raise StoreExistsError(f"{path}: is not an emsynth data set, so --overwrite leaves it alone ({what}); remove "
+                               f"it yourself, or give another --out")
     for part, owner in claims.live(path).items():
-        raise StoreExistsError(f"{path}: {owner} is writing {manifest.spoken(part)}; stop it before --overwrite")
+        raise StoreExistsError(f"{path}: {owner} is writing {manifest.spoken(part)}; stop it before --overwrite, or "
+                               f"delete {claims.file_of(path, part)} if that process is gone")
+
+
+def _mark(path: Path) -> Path:
+    return path / manifest.FOLDER / f"{manifest.STORE}.json"
 
 
 def check_creatable(path: Path) -> None:

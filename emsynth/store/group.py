@@ -29,7 +29,7 @@ from emsynth.sample import Sample, SampleColumns
 from emsynth.simulation.field import Field, from_arrays, to_arrays
 from emsynth.store import claims, description, manifest
 from emsynth.store.claims import claim, release
-from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store
+from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store, without_folders
 from emsynth.store.layout import FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
 from emsynth.store.manifest import part_name
 
@@ -78,9 +78,9 @@ def create(path: str | os.PathLike[str], recipe: Recipe, outlines: Sequence[Outl
         shutil.rmtree(draft, ignore_errors=True)
         _write_empty(draft, recipe, max((o.most_columns for o in outlines), default=0))
         if overwrite and target.exists():
-            target.rename(old)
-        draft.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+            _exchange(target, draft, old)
+        else:
+            draft.rename(target)
     except OSError as reason:
         if os.path.lexists(target) and not overwrite:  # another process was faster
             raise exists(path) from None
@@ -88,6 +88,18 @@ def create(path: str | os.PathLike[str], recipe: Recipe, outlines: Sequence[Outl
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return open_store(path)
+
+
+def _exchange(target: Path, draft: Path, old: Path) -> None:
+    """Put a new store in the place of one that is there, which stays where that fails."""
+    target.rename(old)
+    try:
+        draft.rename(target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # another process's store may have come
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_empty(draft: Path, recipe: Recipe, columns: int) -> None:
@@ -108,8 +120,8 @@ def _write_empty(draft: Path, recipe: Recipe, columns: int) -> None:
 def _about(recipe: Recipe) -> dict[str, Any]:
     units = {layout.name: layout.units for layout in LAYOUT if layout.units}
     return {"generator": GENERATOR, "format_version": FORMAT_VERSION, "name": recipe.name,
-            "recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest, "versions": versions(),
-            "platform": fingerprint(), "units": units, "licence": recipe.store.licence}
+            "recipe": without_folders(recipe.model_dump(mode="json")), "recipe_digest": recipe.digest,
+            "versions": versions(), "platform": fingerprint(), "units": units, "licence": recipe.store.licence}
 
 
 def _create_array(group: zarr.Group, layout: ArrayLayout, shape: tuple[int, ...], shard: int) -> None:
@@ -210,8 +222,17 @@ def _values(sample: Sample) -> dict[str, Any]:
     kept = {"column_count": len(columns.number), "column_position": columns.position, "column_number": columns.number,
             "column_index": columns.index, "column_radius": columns.radius, "column_intensity": columns.intensity,
             "column_resolved": columns.resolved,
-            "drawn": sample.drawn.model_dump_json()}
+            "drawn": _drawn_text(sample.drawn)}
     return {a.name: kept[a.name] if a.name in kept else getattr(sample, a.name) for a in LAYOUT}
+
+
+def _drawn_text(drawn: Recipe) -> str:
+    """The drawn recipe as JSON; a structure file by its bare name: replay takes the field, not the file."""
+    file = getattr(drawn.specimen, "file", None)
+    if file is not None:
+        bare = drawn.specimen.model_copy(update=without_folders({"file": file}))
+        drawn = drawn.model_copy(update={"specimen": bare})
+    return drawn.model_dump_json()
 
 
 def as_kept(sample: Sample) -> dict[str, NDArray[Any]]:
@@ -338,6 +359,11 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
     """What is wrong with a store, such as ``"shard 3: truth: checksum differs"``; empty where all is well."""
     store = open_store(path)
     return manifest.verify(store.path, store.fields, store.shards)
+
+
+def ways_out(problems: Sequence[str]) -> str:
+    """What to do about what `verify` found."""
+    return manifest.ways_out(problems)
 
 
 def checksums(path: str | os.PathLike[str]) -> dict[str, str]:

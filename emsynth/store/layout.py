@@ -118,6 +118,11 @@ def sizes(samples: int, size: int, columns: int) -> dict[str, int]:
             "coefficient": len(LABELS["coefficient"]), "column": max(1, columns)}
 
 
+def field_count(samples: int, fields: int) -> int:
+    """Number of fields that some sample is cut from: the first ones, where there are fewer samples than fields."""
+    return min(samples, fields)
+
+
 def shard_count(samples: int, shard: int) -> int:
     """Number of shards; the last may be partial."""
     return -(-samples // shard)

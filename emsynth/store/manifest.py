@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from emsynth.errors import IntegrityError, StoreError
-from emsynth.store.claims import FOLDER as CLAIMS
+from emsynth.store import claims
 
 FOLDER = "manifest"
 STORE = "store"
+_FOREIGN = "not part of this store"
 
 
 def part_name(kind: str, number: int) -> str:
@@ -109,6 +110,8 @@ def intact(store: Path, part: str) -> bool:
 def give_up_damaged(store: Path) -> list[str]:
     """Take the mark of being finished from every field and shard that is not what its manifest says.
 
+    A part that another live process has claimed is left to that process.
+
     Returns
     -------
     list of str
@@ -116,14 +119,64 @@ def give_up_damaged(store: Path) -> list[str]:
     """
     problems = []
     for part in [part_name(kind, n) for kind in ("field", "shard") for n in sorted(finished(store, kind))]:
+        if not _problems(store, part) or not claims.claim(store, part):
+            continue
         try:
-            found = list(_check(store, part, (read(store, part) or {"files": {}})["files"]))
-        except IntegrityError as damaged:
-            found = [str(damaged).partition(";")[0]]
-        if found:
-            (store / FOLDER / f"{part}.json").unlink(missing_ok=True)
+            found = _problems(store, part)  # again: until the claim, another process may have been writing it
+            if found:
+                (store / FOLDER / f"{part}.json").unlink(missing_ok=True)
             problems += found
+        finally:
+            claims.release(store, part)
     return problems
+
+
+def _problems(store: Path, part: str) -> list[str]:
+    """What is wrong with a part that is marked as finished, one line each."""
+    try:
+        return list(_check(store, part, (read(store, part) or {"files": {}})["files"]))
+    except IntegrityError as damaged:
+        return [str(damaged).partition(";")[0]]
+
+
+def check_sound(store: Path, part: str) -> None:
+    """Read every file of a finished part.
+
+    Raises
+    ------
+    IntegrityError
+        Where one is not what the manifest says.
+    """
+    for problem in _problems(store, part):
+        raise IntegrityError(f"{store}: {problem}; build with --resume to make {spoken(part)} again")
+
+
+def check_metadata(store: Path) -> None:
+    """Read the files that all parts share; no build makes these again.
+
+    Raises
+    ------
+    IntegrityError
+        Where one is not what the manifest says, or the manifest is lost.
+    """
+    if not (store / FOLDER / f"{STORE}.json").is_file():
+        raise IntegrityError(f"{store}: {FOLDER}/{STORE}.json is missing, and --resume cannot make it again; restore "
+                             f"it from a copy of the data set, or remove all and build anew")
+    for problem in _problems(store, STORE):
+        raise IntegrityError(f"{store}: {problem.removeprefix(f'{store}/')}, and --resume cannot make it again; "
+                             f"restore it from a copy of the data set, or --overwrite to build anew")
+
+
+def ways_out(problems: Sequence[str]) -> str:
+    """What to do about what `verify` found, in the order in which to do it."""
+    metadata = [p for p in problems if p.startswith(f"{spoken(STORE)}:")]
+    foreign = [p for p in problems if p.endswith(f": {_FOREIGN}")]
+    steps = {
+        "restore the metadata from a copy of the data set, or build anew with --overwrite": bool(metadata),
+        "remove what is not part of the store": bool(foreign),
+        "emsynth build with the same recipe and --resume makes damaged and missing parts again":
+            len(metadata) + len(foreign) < len(problems)}
+    return "; ".join(step for step, needed in steps.items() if needed)
 
 
 def checksums(store: Path) -> dict[str, str]:
@@ -170,13 +223,15 @@ def verify(store: Path, fields: int, shards: int) -> list[str]:
             problems.append(f"{spoken(part)}: its manifest is damaged: {FOLDER}/{part}.json")
             content = {"files": {}}
         if content is None:
-            problems.append(f"{spoken(part)}: missing; it was never finished, or its manifest was removed")
+            why = f"{FOLDER}/{STORE}.json is missing" if part == STORE else (
+                "missing; it was never finished, or its manifest was removed")
+            problems.append(f"{spoken(part)}: {why}")
             unfinished |= {int(part.partition("-")[2] or -1)}
             continue
         known |= set(content["files"])
         problems += _check(store, part, content["files"])
     if not unfinished:
-        problems += [f"{name}: not part of this store" for name in files_below(store) if name not in known]
+        problems += [f"{name}: {_FOREIGN}" for name in files_below(store) if name not in known]
     return problems
 
 
@@ -210,7 +265,7 @@ def files_below(store: Path) -> list[str]:
     for folder, subfolders, names in os.walk(store):
         inside = Path(folder).relative_to(store)
         subfolders.sort()
-        skip = inside.parts[:1] == (CLAIMS,) or inside.parts[:1] == (FOLDER,)
+        skip = inside.parts[:1] == (claims.FOLDER,) or inside.parts[:1] == (FOLDER,)
         found += [(inside / n).as_posix() for n in sorted(names) if not n.startswith(".") and (
             not skip or n == "zarr.json")]
     return found
