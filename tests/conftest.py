@@ -42,12 +42,12 @@ def three_atoms(mistilt: tuple[float, float] = (0.0, 0.0), depth: float = 12.0) 
                     "three", depth, slab=True)
 
 
-def crystal(repeats: int = 3, cells: int = 4) -> Specimen:
+def crystal(rows: int = 3, cells: int = 4, cols: int = 3) -> Specimen:
     """SrTiO3 along [001], a perfect crystal of a few cells."""
     a = 3.905
     cell = Atoms("SrTiO3", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)],
                  cell=[a, a, a], pbc=True)
-    atoms = cell.repeat((repeats, repeats, cells))
+    atoms = cell.repeat((cols, rows, cells))
     atoms.positions += 0.5
     return Specimen(atoms, (a, a), Columns.none(), {"Sr": 0.08, "Ti": 0.07, "O": 0.09}, (0.0, 0.0), "crystal",
                     "SrTiO3", "perovskite", cells * a, slab=True)
