@@ -57,8 +57,8 @@ class OutlineTask:
 
 
 @dataclass(frozen=True)
-class FieldTask:
-    """Simulate one field and put it into the store.
+class PartTask:
+    """Make one part of a store and write it.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class FieldTask:
     recipe : Recipe
         What to build.
     number : int
-        Index j of the field.
+        Index of the field, or number of the shard.
     seconds : float
         How long it may take.
     engine : Engine
         Who does it.
     """
 
-    kind: ClassVar[str] = "field"
+    kind: ClassVar[str]
     path: Path
     recipe: Recipe
     number: int
@@ -87,50 +87,43 @@ class FieldTask:
         return f"{self.kind} {self.number}"
 
     def run(self) -> bool | Held:
-        """Simulate and write it, unless another process has."""
-        return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
+        """Make and write the part as its only writer; whether there was anything left to write."""
+        part = manifest.part_name(self.kind, self.number)
+        if not claims.claim(self.path, part):
+            return Held()
+        try:
+            if manifest.intact(self.path, part):
+                return False
+            self.make(_open(self.path, self.recipe))
+            return True
+        finally:
+            claims.release(self.path, part)
 
-    def _write(self) -> None:
-        _open(self.path, self.recipe)
+    def make(self, there: Store) -> None:
+        """Make and write the part, which is claimed."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FieldTask(PartTask):
+    """Simulate one field and put it into the store."""
+
+    kind: ClassVar[str] = "field"
+
+    def make(self, there: Store) -> None:
+        """Simulate the field."""
         store.write_field(self.path, self.number, self.engine.simulate(self.recipe, self.number))
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """Render all samples of one shard and write it; its fields are in the store.
-
-    Attributes
-    ----------
-    path : Path
-        The store.
-    recipe : Recipe
-        What to build.
-    number : int
-        Number of the shard.
-    seconds : float
-        How long it may take.
-    engine : Engine
-        Who does it.
-    """
+class ShardTask(PartTask):
+    """Render all samples of one shard and write it; its fields are in the store."""
 
     kind: ClassVar[str] = "shard"
-    path: Path
-    recipe: Recipe
-    number: int
-    seconds: float
-    engine: Engine
 
-    @property
-    def name(self) -> str:
-        """What it works on, for messages."""
-        return f"{self.kind} {self.number}"
-
-    def run(self) -> bool | Held:
-        """Render and write it, unless another process has."""
-        return _claimed(self.path, manifest.part_name(self.kind, self.number), self._write)
-
-    def _write(self) -> None:
-        wanted = _open(self.path, self.recipe).samples_of(self.number)
+    def make(self, there: Store) -> None:
+        """Render the samples."""
+        wanted = there.samples_of(self.number)
         made = {}
         # Sorted by field, so that each field is loaded once even where not all of them fit into memory.
         for index in sorted(wanted, key=lambda i: (self.recipe.field_of(i), i)):
@@ -146,19 +139,6 @@ def _open(path: Path, recipe: Recipe) -> Store:
         raise StoreError(f"{path}: is now of another recipe than this build's; another build replaced it, or a "
                          f"structure file was changed: give each build its own --out")
     return there
-
-
-def _claimed(path: Path, part: str, write: Callable[[], None]) -> bool | Held:
-    """Write a part as its only writer; whether there was anything left to write."""
-    if not claims.claim(path, part):
-        return Held()
-    try:
-        if manifest.intact(path, part):
-            return False
-        write()
-        return True
-    finally:
-        claims.release(path, part)
 
 
 class FieldsAtHand:
