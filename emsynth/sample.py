@@ -153,7 +153,7 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
 
 def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
     position, column, resolved = view.columns_in(window, field, made.to_truth, made.reach())
-    radius = max(1.0, view.column_radius(field) / window.pixel)
+    radius = max(1.0, field.column_radius / window.pixel)
     return SampleColumns(
         position=position, index=column.astype(np.int32), number=field.columns.number[column],
         formula=tuple(field.columns.formula[c] for c in column),

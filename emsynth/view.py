@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from emsynth.distortion import Window
 from emsynth.draw import generator, number
@@ -164,16 +163,6 @@ def columns_in(window: Window, field: Field, to_truth: PointMap,
     inside = np.all((seen > -0.5) & (seen < np.asarray(window.shape) - 0.5), axis=1)
     inside &= field.columns.depth[column, 0] <= thickness + field.entrance
     return seen[inside], column[inside], resolved[inside]
-
-
-def column_radius(field: Field) -> float:
-    """Half of the closest distance between two columns of a field, in Å; 1 Å where there are not two."""
-    position = field.columns.position
-    if len(position) == 0:
-        return 1.0
-    steps = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 1, 2)
-    around = (position + steps * np.asarray(field.extent)).reshape(-1, 2)
-    return float(cKDTree(around).query(position, k=2)[0][:, 1].min()) / 2
 
 
 def integrated_intensity(truth: NDArray[np.float32], position: NDArray[np.float64],

@@ -16,7 +16,7 @@ from typing import Protocol
 from emsynth import store
 from emsynth.budget import Budget, budget, field_seconds, machine_speed, shard_seconds
 from emsynth.builder.repetition import Replay, replay
-from emsynth.builder.tasks import Engine, FieldTask, OutlineTask, ShardTask
+from emsynth.builder.tasks import Engine, FieldTask, OutlineTask, PartTask, ShardTask
 from emsynth.builder.workers import Task, Team, usable_cores
 from emsynth.errors import EmsynthError, RecipeError, StoreExistsError
 from emsynth.passes import Outline
@@ -250,7 +250,7 @@ class _Job:
                  for n in self.shards if n not in finished]
         self._run(team, "shards", tasks)
 
-    def _run(self, team: Team, phase: str, tasks: Sequence[FieldTask | ShardTask]) -> None:
+    def _run(self, team: Team, phase: str, tasks: Sequence[PartTask]) -> None:
         told: set[str] = set()
 
         def done(task: Task[bool], made: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from emsynth.errors import FieldError
 from emsynth.specimen.base import Columns
@@ -75,6 +76,16 @@ class Field:
     def prototype(self) -> str:
         """Prototype of the specimen's structure."""
         return str(self.provenance["specimen"]["prototype"])
+
+    @cached_property
+    def column_radius(self) -> float:
+        """Half of the closest distance between two columns, across the border too, in Å; 1 Å without columns."""
+        position = self.columns.position
+        if len(position) == 0:
+            return 1.0
+        steps = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 1, 2)
+        around = (position + steps * np.asarray(self.extent)).reshape(-1, 2)
+        return float(cKDTree(around).query(position, k=2)[0][:, 1].min()) / 2
 
     def columns_at(self, thickness: float | NDArray[np.float64],
                    column: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
