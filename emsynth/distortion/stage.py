@@ -149,7 +149,11 @@ class ProbeMotion(Stage):
 
 
 class Detection(Stage):
-    """A detector stage: what happens to the counted image, and which of it the truth holds."""
+    """A detector or camera stage: what happens to the counted image, and which of it the truth holds."""
+
+    def margin(self) -> int:
+        """How many px around the window this stage must see; it gets and returns an image that is so much wider."""
+        return 0
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Distort `image (R, C)`, which may be overwritten, and return it."""
@@ -174,3 +178,47 @@ class Detection(Stage):
     def step(self, readout: Readout) -> float:
         """Quantisation step, ADU; 0 where this stage does not quantise."""
         return 0.0
+
+
+@dataclass(eq=False)
+class Pair:
+    """Truth and image on their way through what is done to a micrograph after the detector.
+
+    Attributes
+    ----------
+    truth, image : (R, C) float32
+        Both in the same intensity units.
+    mask : (R, C) uint8
+        Bits of `MaskBit`.
+    gain : float
+        Intensity per electron; NaN once the intensity is no longer linear in it.
+    black_level : float
+        Intensity where nothing is detected.
+    step : float
+        Quantisation step; 0 where nothing quantises.
+    sampling : float or None
+        Size of a pixel, Å, where it is known.
+    """
+
+    truth: NDArray[np.float32]
+    image: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    gain: float
+    black_level: float
+    step: float
+    sampling: float | None
+
+    def rescale(self, slope: float, offset: float) -> None:
+        """Change the intensity units of both images: new = slope · old + offset."""
+        self.truth = self.truth * np.float32(slope) + np.float32(offset)
+        self.image = self.image * np.float32(slope) + np.float32(offset)
+        self.gain, self.step = self.gain * slope, self.step * slope
+        self.black_level = self.black_level * slope + offset
+
+
+class Artefact(Stage):
+    """What is done to the micrograph after the detector, and which of it the truth shares."""
+
+    def retouch(self, pair: Pair, key: int) -> None:
+        """Change the pair, in place or by new arrays of the same shape."""
+        raise NotImplementedError
