@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emsynth.builder import build
     from emsynth.recipe import Recipe
+    from emsynth.retake import Retake, distort
     from emsynth.sample import Sample, render, simulate
     from emsynth.simulation.field import Field
     from emsynth.store import open_dataset
 
 __version__ = "0.1.0"
-__all__ = ["Field", "Recipe", "Sample", "__version__", "build", "open_dataset", "render", "simulate"]
+__all__ = ["Field", "Recipe", "Retake", "Sample", "__version__", "build", "distort", "open_dataset", "render",
+           "simulate"]
 
 # Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
 _HOMES = {
-    "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe", "Sample": "emsynth.sample",
-    "build": "emsynth.builder", "open_dataset": "emsynth.store", "render": "emsynth.sample",
-    "simulate": "emsynth.sample",
+    "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe", "Retake": "emsynth.retake",
+    "Sample": "emsynth.sample", "build": "emsynth.builder", "distort": "emsynth.retake",
+    "open_dataset": "emsynth.store", "render": "emsynth.sample", "simulate": "emsynth.sample",
 }
 
 

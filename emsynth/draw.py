@@ -1,4 +1,4 @@
-"""Numbers that may be distributions, and the named random streams that draw them.
+"""Numbers that may be distributions, and how the named random streams draw them.
 
 Every random stream is keyed by ``(seed, index, name)``, never by the order of calls: drawing one
 value more, or one fewer, leaves all the others as they were.
@@ -7,14 +7,12 @@ value more, or one fewer, leaves all the others as they were.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from statistics import NormalDist
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args, get_origin
 
-import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,54 +25,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-
-def stream_key(seed: int, index: int, name: str) -> int:
-    """Key of one named random stream.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the recipe.
-    index : int
-        Index of the field or of the sample.
-    name : str
-        What the numbers are for, e.g. ``"distort.poisson"``.
-
-    Returns
-    -------
-    int
-        128-bit key, a BLAKE2b digest of the three, good for a Philox generator.
-    """
-    text = f"{seed}/{index}/{name}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
-
-
-def generator(seed: int, index: int, name: str) -> np.random.Generator:
-    """NumPy generator (Philox) of one named stream; see `stream_key`."""
-    return np.random.Generator(np.random.Philox(key=stream_key(seed, index, name)))
-
-
-@dataclass(frozen=True)
-class Streams:
-    """The random streams of one field or of one sample.
-
-    Attributes
-    ----------
-    seed : int
-        Seed of the recipe.
-    index : int
-        Index of the field or of the sample.
-    turn : int
-        How many earlier fields came from the same specimen; `Deal` hands out its values by it.
-    """
-
-    seed: int
-    index: int
-    turn: int = 0
-
-    def generator(self, name: str) -> np.random.Generator:
-        """Generator of the stream `name`."""
-        return generator(self.seed, self.index, name)
+from emsynth.streams import Streams as Streams
+from emsynth.streams import generator as generator
+from emsynth.streams import stream_key as stream_key
 
 
 class Strict(BaseModel):
@@ -145,7 +98,7 @@ class Uniform(_Interval):
     dist: Literal["uniform"] = "uniform"
 
     def sample(self, streams: Streams, name: str) -> float:
-        return float(streams.generator(name).uniform(self.low, self.high))
+        return self.low + (self.high - self.low) * streams.uniform(name)
 
 
 class LogUniform(_Interval):
@@ -160,7 +113,8 @@ class LogUniform(_Interval):
         return self
 
     def sample(self, streams: Streams, name: str) -> float:
-        drawn = math.exp(streams.generator(name).uniform(math.log(self.low), math.log(self.high)))
+        low, high = math.log(self.low), math.log(self.high)
+        drawn = math.exp(low + (high - low) * streams.uniform(name))
         return min(max(drawn, self.low), self.high)
 
 
@@ -188,12 +142,11 @@ class Normal(Distribution):
 
     def sample(self, streams: Streams, name: str) -> float:
         low, high = self.support()
-        rng = streams.generator(name)
-        for _ in range(10_000):
-            drawn = float(rng.normal(self.mean, self.sd))
-            if low <= drawn <= high:
-                return drawn
-        return min(max(self.mean, low), high)
+        if self.sd == 0 or low == high:
+            return min(max(self.mean, low), high)
+        law = NormalDist(self.mean, self.sd)
+        first, last = law.cdf(low), law.cdf(high)
+        return min(max(law.inv_cdf(first + (last - first) * streams.uniform(name)), low), high)
 
 
 class Choice(Distribution):
@@ -221,8 +174,13 @@ class Choice(Distribution):
         return _span(self.values)
 
     def sample(self, streams: Streams, name: str) -> Any:
-        chances = None if self.weights is None else np.divide(self.weights, sum(self.weights))
-        return self.values[int(streams.generator(name).choice(len(self.values), p=chances))]
+        weights = self.weights or (1.0,) * len(self.values)
+        left = streams.uniform(name) * sum(weights)
+        for value, weight in zip(self.values, weights, strict=True):
+            left -= weight
+            if left < 0:
+                return value
+        return next(value for value, weight in zip(self.values[::-1], weights[::-1], strict=True) if weight > 0)
 
 
 class Deal(Distribution):
@@ -307,6 +265,9 @@ def number(drawn: Quantity) -> float:
 class Drawable(Strict):
     """A part of a recipe: frozen, strict about unknown keys, with a unit and a range on every number."""
 
+    # Whether drawn values are validated once more, because they can be wrong in ways that their distribution is not.
+    validate_drawn: ClassVar[bool] = True
+
     # Of the whole model, because a union cannot be discriminated by a field that has a validator before it.
     @model_validator(mode="wrap")
     @classmethod
@@ -328,7 +289,13 @@ class Drawable(Strict):
     @field_validator("*")
     @classmethod
     def _in_range(cls, value: Any, info: ValidationInfo) -> Any:
-        extra = cls.model_fields[info.field_name or ""].json_schema_extra
+        declared = cls.model_fields[info.field_name or ""]
+        if isinstance(value, Choice | Deal):
+            words = [w for part in get_args(declared.annotation) if get_origin(part) is Literal for w in get_args(part)]
+            wrong = [v for v in value.values if v not in words] if words else []
+            if wrong:
+                raise ValueError(f"{wrong[0]!r} is not one of {', '.join(words)}")
+        extra = declared.json_schema_extra
         if not isinstance(extra, dict) or "low" not in extra:
             return value
         low, high, unit = float(cast(float, extra["low"])), float(cast(float, extra["high"])), extra["unit"]
@@ -356,7 +323,7 @@ class Drawable(Strict):
         """
         drawn = {name: _collapse(getattr(self, name), streams, f"{path}.{name}" if path else name)
                  for name in type(self).model_fields}
-        return type(self).model_validate(drawn)
+        return type(self).model_validate(drawn) if self.validate_drawn else self.model_copy(update=drawn)
 
     def distributions(self) -> Iterator[Distribution]:
         """Every distribution that this part still holds."""

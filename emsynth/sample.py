@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth import view
-from emsynth.distortion import Distorted, Window, prefilter
+from emsynth.distortion import Distorted, Grid, Window, prefilter
 from emsynth.errors import RecipeError
 from emsynth.passes import Outline, outline, simulate
 from emsynth.recipe import Recipe
@@ -136,24 +136,26 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     window = view.place(drawn.image, clean, recipe.seed, index)
     coefficients = _coefficients(clean, detector)
 
-    def gather(positions: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Fraction of the beam on the detector with the probe at window positions (2, rows, cols)."""
-        return window.gather(coefficients, clean.sampling, clean.periodic, positions)
+    def gather(grid: Grid) -> NDArray[np.float32]:
+        """Fraction of the beam on the detector with the probe at the points of a grid, (rows, cols)."""
+        return window.gather(coefficients, clean.sampling, clean.periodic, grid)
 
-    made = drawn.distort.run(gather, window.shape, recipe.seed, index)
+    made = drawn.distort.run(gather, window.shape, recipe.seed, index, window.pixel)
+    middle = (np.asarray(window.shape) - 1) / 2
+    seen = made.frame @ np.array([*middle, 1.0])
     return Sample(
         index=index, field=recipe.field_of(index), truth=made.truth, distorted=made.distorted,
         displacement=made.displacement, affine=made.affine, mask=made.mask,
         columns=_columns(window, clean, made), drawn=drawn, split=prototype_split(clean.prototype),
         prototype=clean.prototype, structure=str(clean.provenance["specimen"]["structure"]),
-        physics=str(clean.provenance["physics"]), detector=detector, sampling=window.pixel,
-        thickness=float(view.thickness_at(window, clean, view.centre(window))[0]), expected_counts=made.expected_counts,
+        physics=str(clean.provenance["physics"]), detector=detector, sampling=float(made.sampling or window.pixel),
+        thickness=float(view.thickness_at(window, clean, seen[None])[0]), expected_counts=made.expected_counts,
         gain=made.gain, black_level=made.black_level, step=made.step)
 
 
 def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
     position, column, resolved = view.columns_in(window, field, made.to_truth, made.reach())
-    radius = max(1.0, field.column_radius / window.pixel)
+    radius = max(1.0, field.column_radius / float(made.sampling or window.pixel))
     return SampleColumns(
         position=position, index=column.astype(np.int32), number=field.columns.number[column],
         formula=tuple(field.columns.formula[c] for c in column),

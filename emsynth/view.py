@@ -117,11 +117,6 @@ def thickness_at(window: Window, field: Field, points: NDArray[np.float64]) -> N
     return thickness
 
 
-def centre(window: Window) -> NDArray[np.float64]:
-    """Middle of the window, px, (1, 2)."""
-    return (np.asarray(window.shape, dtype=np.float64)[None] - 1) / 2
-
-
 def columns_in(window: Window, field: Field, to_truth: PointMap,
                shared: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
     """Columns of a field that a window shows.

@@ -11,6 +11,7 @@ from emsynth.distortion import (
     Drift,
     FlyBack,
     Gain,
+    Grid,
     Hum,
     Poisson,
     Quantise,
@@ -37,8 +38,8 @@ SCAN = (
 )
 
 
-def look(positions: np.ndarray) -> np.ndarray:
-    return WINDOW.gather(TILE, 0.3, True, positions)
+def look(where: Grid | np.ndarray) -> np.ndarray:
+    return WINDOW.gather(TILE, 0.3, True, where)
 
 
 def run(index: int = 0, **parts: object) -> Distorted:
@@ -207,6 +208,6 @@ def test_an_undrawn_chain_does_not_run() -> None:
 
 def test_every_stage_has_its_place() -> None:
     """The union's order is the physical one, from electrons to digital numbers."""
-    assert DETECTOR_ORDER[0] == "poisson"
+    assert DETECTOR_ORDER[:2] == ("beam_noise", "poisson")
     assert DETECTOR_ORDER[-1] == "quantise"
     assert DETECTOR_ORDER.index("streak") < DETECTOR_ORDER.index("gain") < DETECTOR_ORDER.index("saturation")

@@ -26,7 +26,7 @@ def test_jitter_has_its_deviation_and_correlation() -> None:
     """σ in both axes and φ between rows, within five standard errors; one offset per row."""
     clock, jitter = ScanClock(16, 3, 1e-6, 1e-4), RowJitter(sigma=1.5, ratio=0.4, correlation=0.6)
     runs = 1500 if COMPILED else 150
-    drawn = np.stack([jitter.displace(clock, purpose_key(0, n, "row_jitter")) for n in range(runs)])
+    drawn = np.stack([jitter.move(clock, purpose_key(0, n, "row_jitter")).displacement() for n in range(runs)])
     assert (np.ptp(drawn, axis=3) == 0).all()
     rows = drawn[:, :, :, 0] / np.array([[0.6], [1.5]])
     np.testing.assert_allclose(rows.std(axis=0), 1, atol=5 / np.sqrt(2 * runs))
@@ -37,13 +37,13 @@ def test_jitter_has_its_deviation_and_correlation() -> None:
 def test_jitter_of_a_wider_scan_is_the_same() -> None:
     """The offsets belong to the rows, not to the number of pixels."""
     jitter = RowJitter(sigma=1.0, ratio=0.2, correlation=0.5)
-    wide = jitter.displace(ScanClock(32, 40, 1e-5, 2e-4), 7)
-    np.testing.assert_array_equal(jitter.displace(CLOCK, 7), wide[:, :, :24])
+    wide = jitter.move(ScanClock(32, 40, 1e-5, 2e-4), 7).displacement()
+    np.testing.assert_array_equal(jitter.move(CLOCK, 7).displacement(), wide[:, :, :24])
 
 
 def test_hum_is_one_sine_in_time() -> None:
     """A single mains line is A sin(2πft + φ) of the clock's time, also within a row."""
-    moved = hum(amplitude=0.7).displace(CLOCK, 3)
+    moved = hum(amplitude=0.7).move(CLOCK, 3).displacement()
     t = 2 * np.pi * 50 * CLOCK.times().ravel()
     basis = np.stack([np.sin(t), np.cos(t)], axis=1)
     size = 0.0
@@ -60,35 +60,35 @@ def test_synchronised_mains_has_the_same_phase_in_each_row() -> None:
     paced = stage.pace(CLOCK)
     assert paced.row_period >= CLOCK.row_period
     assert stage.pace(paced) == paced
-    moved = stage.displace(paced, 3)
+    moved = stage.move(paced, 3).displacement()
     np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1], moved.shape), atol=1e-9)
     assert np.ptp(moved) > 0
 
 
 def test_more_lines_leave_the_first_alone() -> None:
     """Each line draws its own numbers."""
-    added = hum(lines=2).displace(CLOCK, 3) - hum(lines=1).displace(CLOCK, 3)
+    added = hum(lines=2).move(CLOCK, 3).displacement() - hum(lines=1).move(CLOCK, 3).displacement()
     assert 0 < np.abs(added).max() <= 1
 
 
 def test_slow_lines_only_are_slow() -> None:
     """50 Hz is slow where 32 rows take less than 20 ms, and fast where they take more."""
     quick, lazy = ScanClock(8, 8, 1e-6, 1e-4), ScanClock(8, 8, 1e-4, 1e-3)
-    np.testing.assert_array_equal(hum().displace_slowly(quick, 3), hum().displace(quick, 3))
-    assert not hum().displace_slowly(lazy, 3).any()
+    np.testing.assert_array_equal(hum().move_slowly(quick, 3).displacement(), hum().move(quick, 3).displacement())
+    assert not hum().move_slowly(lazy, 3).displacement().any()
 
 
 def test_drift_covers_its_path_in_its_direction() -> None:
     """v·T along one direction and ½a·T² along another, at the frame's end."""
     drift = Drift(distance=3.0, direction=90.0, bend=2.0, bend_direction=0.0)
-    last = drift.displace(CLOCK, 0)[:, -1, -1]
+    last = drift.move(CLOCK, 0).displacement()[:, -1, -1]
     share = CLOCK.times()[-1, -1] / CLOCK.frame
     np.testing.assert_allclose(last, [3 * share, 2 * share**2])
 
 
 def test_fly_back_settles_in_each_line_and_once_in_the_frame() -> None:
     """-a·exp(-(t + t_fb)/b): col restarts with each row, row with the frame."""
-    moved = FlyBack(amplitude=20.0, amplitude_frame=10.0, settling=300e-6).displace(CLOCK, 0)
+    moved = FlyBack(amplitude=20.0, amplitude_frame=10.0, settling=300e-6).move(CLOCK, 0).displacement()
     np.testing.assert_allclose(moved[1], np.broadcast_to(moved[1, :1], moved[1].shape))
     assert moved[1, 4, 0] == pytest.approx(-20 * np.exp(-200 / 300))
     np.testing.assert_allclose(moved[0], -10 * np.exp(-(CLOCK.times() + 200e-6) / 300e-6))

@@ -262,6 +262,39 @@ def schema() -> None:
     typer.echo(recipe_schema(), nl=False)
 
 
+@app.command(epilog="Example: emsynth distort clean.tif --recipe stem_hd --set distort.expected_counts=20")
+def distort(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A clean image: .npy, .npz with one array, grey "
+                                                                ".png or .tif.")],
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="A recipe file, or the name of a shipped one; its "
+                                                               "'distort' section is used.")],
+    seed: Annotated[int | None, typer.Option(min=0, metavar="S", help="Seed; by default the recipe's.")] = None,
+    index: Annotated[int, typer.Option(min=0, metavar="I", help="Draw as for sample I.")] = 0,
+    settings: Settings = None,
+    sampling: Annotated[float | None, typer.Option(metavar="Å", help="Size of a pixel in Å, if known.")] = None,
+    edge: Annotated[str, typer.Option(metavar="mirror|crop", help="Beyond the image, show its mirror and flag it; or "
+                                                                  "crop, so that nothing is seen there.")] = "mirror",
+    periodic: Annotated[bool, _flag("--periodic", about="The image tiles without end: wrap.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .npz, .tif or .png file (.png: the distorted "
+                                             "image, and the rest beside it as .npz); by default "
+                                             "IMAGE-distorted.npz here.")] = None,
+    overwrite: Annotated[bool, _flag("--overwrite", about="Replace a file that is there.")] = False,
+) -> None:
+    """Distort a clean image of your own as the instrument of a recipe would have done."""
+    if edge not in ("mirror", "crop"):
+        raise typer.BadParameter(f"--edge {edge}: give mirror or crop")
+    from emsynth import imagery, retake
+    from emsynth.recipe import Recipe
+
+    target = out or Path(f"{image.stem}-distorted.npz")
+    retake.check_outputs(target, overwrite)
+    read = Recipe.load(recipe, settings or [])
+    clean = imagery.read_image(image)
+    result = retake.distort(clean, read.distort, read.seed if seed is None else seed, index, sampling,
+                            edge="crop" if edge == "crop" else "mirror", periodic=periodic)
+    typer.echo(result.save(target, overwrite))
+
+
 def _stdout() -> Console:
     from rich.console import Console
 

@@ -10,12 +10,17 @@ from typing import Annotated, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.ndimage import map_coordinates
 
+from emsynth.distortion._kernels import motion as kernels
+from emsynth.distortion.artefact import ArtefactStage
+from emsynth.distortion.camera import CameraStage
 from emsynth.distortion.detector import DetectorStage
+from emsynth.distortion.geometry import Grid
+from emsynth.distortion.positions import Positions
+from emsynth.distortion.resample import Resample, enlarged_map
 from emsynth.distortion.scan import ScanStage
-from emsynth.distortion.split import evaluate, fit
-from emsynth.distortion.stage import Readout, ScanClock, purpose_key
+from emsynth.distortion.split import affine_part
+from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, purpose_key
 from emsynth.draw import Drawable, LogUniform, Quantity, Streams, number, quantity
 from emsynth.errors import FieldError
 
@@ -24,7 +29,9 @@ _DEVIATIONS = 4.0
 # A mean fraction of the beam below this is rounding, not signal.
 _DARK = 1e-9
 
-Gather = Callable[[NDArray[np.float64]], NDArray[np.float32]]
+_STILL = ((0.0, 1.0),)
+
+Gather = Callable[[Grid], NDArray[np.float32]]
 
 
 def _tags(union: object) -> tuple[str, ...]:
@@ -33,55 +40,11 @@ def _tags(union: object) -> tuple[str, ...]:
 
 SCAN_ORDER = _tags(ScanStage)
 DETECTOR_ORDER = _tags(DetectorStage)
-
-
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """Where truth and distorted image look at the specimen, in window px.
-
-    Attributes
-    ----------
-    affine : (2, 3) float64
-        Part of the scan displacement that the truth shares, less the streak's centroid along col, px:
-        truth position = [r, c] + affine @ [r, c, 1] + slow.
-    slow : (2, R, C) float32 or None
-        Slow displacement that the truth shares as well, px; only with `truth_geometry: smooth`.
-    displacement : (2, R, C) float16
-        Probe position minus truth position, px; exact, because the image is gathered with these very values.
-    """
-
-    affine: NDArray[np.float64]
-    slow: NDArray[np.float32] | None
-    displacement: NDArray[np.float16]
-
-    def truth_positions(self) -> NDArray[np.float64]:
-        """Where the truth looks, window px, (2, R, C)."""
-        shape = (self.displacement.shape[1], self.displacement.shape[2])
-        shared = evaluate(self.affine + np.eye(2, 3), shape)
-        return shared if self.slow is None else shared + self.slow
-
-    def reach(self) -> float:
-        """Farthest that the truth looks away from the ideal grid, px."""
-        rows, cols = self.displacement.shape[1:]
-        corners = np.array([[0, 0, 1], [rows, 0, 1], [0, cols, 1], [rows, cols, 1]])
-        slow = 0.0 if self.slow is None else float(np.abs(self.slow).max())
-        return float(np.abs(corners @ self.affine.T).max()) + slow
-
-    def probe_positions(self) -> NDArray[np.float64]:
-        """Where the probe was, window px, (2, R, C)."""
-        return self.truth_positions() + self.displacement.astype(np.float32)
-
-    def to_truth(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Truth px (n, 2) at which the window `points (n, 2)` px are seen, e.g. atom columns."""
-        inverse = np.linalg.inv(np.eye(2) + self.affine[:, :2])
-        start = (np.asarray(points, dtype=np.float64).reshape(-1, 2) - self.affine[:, 2]) @ inverse.T
-        at = start
-        if self.slow is None:
-            return start
-        for _ in range(20):
-            slow = np.stack([map_coordinates(part, at.T, order=1, mode="nearest") for part in self.slow], axis=-1)
-            at = start - slow @ inverse.T
-        return at
+CAMERA_ORDER = _tags(CameraStage)
+ARTEFACT_ORDER = _tags(ArtefactStage)
+_PARTS = {"scan": SCAN_ORDER, "detector": DETECTOR_ORDER, "camera": CAMERA_ORDER, "artefact": ARTEFACT_ORDER}
+# Of these a chain has one at most: each of them counts the electrons.
+_COUNTING = ({"poisson", "compound_poisson"}, {"conversion", "counting"})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,6 +67,10 @@ class Distorted(Positions):
         What the truth shows where nothing is detected, ADU.
     step : float
         Quantisation step, ADU; 0 where nothing quantises.
+    sampling : float or None
+        Size of a pixel, Å, where it is known.
+
+    After a gamma the intensity is not linear any more: gain, black level and step are then NaN where nothing is meant.
     """
 
     truth: NDArray[np.float32]
@@ -114,14 +81,17 @@ class Distorted(Positions):
     gain: float
     black_level: float
     step: float
+    sampling: float | None
 
 
 class Chain(Drawable):
-    """The instrument's distortions of one recipe: counting statistics, scan stages and detector stages.
+    """The instrument's distortions of one recipe: counting statistics, scan and detector, or camera, and what follows.
 
-    Scan stages add up, in whichever order they are listed; detector stages stand in physical order. Each kind
-    stands once at most.
+    Scan stages add up, in whichever order they are listed; the others stand in the order in which they happen. Each
+    kind stands once at most. A microscope scans and has a detector (STEM, SEM), or it has a camera (TEM).
     """
+
+    validate_drawn = False  # so that a draw costs microseconds
 
     expected_counts: Quantity = quantity(
         LogUniform(low=0.3, high=1000), unit="e", low=1e-3, high=1e6, about="Mean count per pixel of the truth"
@@ -141,19 +111,28 @@ class Chain(Drawable):
     )
     scan: tuple[ScanStage, ...] = ()
     detector: tuple[DetectorStage, ...] = ()
+    camera: tuple[CameraStage, ...] = ()
+    artefact: tuple[ArtefactStage, ...] = ()
 
     @model_validator(mode="after")
     def _each_once_in_order(self) -> Self:
-        for part in ("scan", "detector"):
+        for part, order in _PARTS.items():
             listed = [stage.stage for stage in getattr(self, part)]
             for tag in listed:
                 if listed.count(tag) > 1:
                     raise ValueError(f"{part}: '{tag}' stands {listed.count(tag)} times; keep one of them")
-        places = [DETECTOR_ORDER.index(stage.stage) for stage in self.detector]
-        for n in range(1, len(places)):
-            if places[n] < places[n - 1]:
-                late, early, order = self.detector[n - 1].stage, self.detector[n].stage, ", ".join(DETECTOR_ORDER)
-                raise ValueError(f"detector: '{early}' acts before '{late}'; move it up, the physical order is {order}")
+            for before, after in zip(listed, listed[1:], strict=False) if part != "scan" else ():
+                if order.index(after) < order.index(before):
+                    raise ValueError(f"{part}: '{after}' acts before '{before}'; move it up, the order is "
+                                     f"{', '.join(order)}")
+            for both in _COUNTING:
+                if both <= set(listed):
+                    first, second = sorted(both)
+                    raise ValueError(f"{part}: '{first}' and '{second}' both count the electrons; keep one of them")
+        if self.camera and (self.scan or self.detector):
+            other = "scan" if self.scan else "detector"
+            raise ValueError(f"camera: a camera sees all pixels at once, so a chain with a camera has no {other} stages; "
+                             "take the one or the other out")
         return self
 
     def draw(self, streams: Streams, path: str = "") -> Self:
@@ -165,16 +144,16 @@ class Chain(Drawable):
         drawn = super().draw(streams, path)
         start = f"{path}." if path else ""
         if _happens(streams, f"{start}undistorted", drawn.undistorted):
-            return drawn.model_copy(update={"scan": (), "detector": (), "undistorted": 1.0})
-        scan, detector = (
-            tuple(
+            return drawn.model_copy(update={part: () for part in _PARTS} | {"undistorted": 1.0})
+        present: dict[str, object] = {
+            part: tuple(
                 stage.model_copy(update={"probability": 1.0})
                 for stage in getattr(drawn, part)
                 if _happens(streams, f"{start}{part}.{stage.stage}", stage.probability)
             )
-            for part in ("scan", "detector")
-        )
-        return drawn.model_copy(update={"scan": scan, "detector": detector, "undistorted": 0.0})
+            for part in _PARTS
+        }
+        return drawn.model_copy(update=present | {"undistorted": 0.0})
 
     def clock(self, shape: tuple[int, int]) -> ScanClock:
         """Clock of a scan of `shape` (rows, cols), as the scan stages leave it."""
@@ -183,40 +162,67 @@ class Chain(Drawable):
             clock = stage.pace(clock)
         return clock
 
+    def region(self, shape: tuple[int, int], seed: int, index: int) -> tuple[int, int, int, int]:
+        """Part of a window of `shape` that is scanned, because the user cuts the rest off: row, col, rows, cols."""
+        for stage in self.artefact:
+            if isinstance(stage, Resample):
+                return stage.region(shape, purpose_key(seed, index, stage.stage))
+        return 0, 0, *shape
+
     def positions(self, shape: tuple[int, int], seed: int, index: int) -> Positions:
         """Where truth and image of sample `index` look, for a window of `shape`; costs no gather.
 
         The split follows `truth_geometry`. A streak moves content towards larger col by its centroid m; the truth
         looks m px to the left, so that its content moves along.
         """
-        clock = self.clock(shape)
-        delta = np.zeros((2, *shape))
-        slow = np.zeros((2, *shape)) if self.truth_geometry == "smooth" else None
-        for stage in sorted(self.scan, key=lambda s: SCAN_ORDER.index(s.stage)):
-            key = purpose_key(seed, index, stage.stage)
-            delta += stage.displace(clock, key)
-            if slow is not None:
-                slow += stage.displace_slowly(clock, key)
-        affine = fit(delta) if self.truth_geometry == "affine" else np.zeros((2, 3))
-        if self.truth_geometry != "ideal":
-            affine[1, 2] -= sum(stage.centroid() for stage in self.detector)
-        shared = None if slow is None else slow.astype(np.float32)
-        delta -= evaluate(affine, shape)
-        if shared is not None:
-            delta -= shared
-        return Positions(affine, shared, delta.astype(np.float16))
+        return self._positions(shape, seed, index)[0]
 
-    def run(self, gather: Gather, shape: tuple[int, int], seed: int, index: int) -> Distorted:
+    def _positions(
+        self, shape: tuple[int, int], seed: int, index: int
+    ) -> tuple[Positions, NDArray[np.float32] | None]:  # fmt: skip
+        # Also the displacement once more, as float32, None where there is none.
+        top, left, rows, cols = self.region(shape, seed, index)
+        clock, frame = self.clock((rows, cols)), np.array([[1.0, 0.0, top], [0.0, 1.0, left]])
+        affine = np.zeros((2, 3))
+        keyed = [(stage, purpose_key(seed, index, stage.stage)) for stage in self._ordered_scan()]
+        motions = [stage.move(clock, key) for stage, key in keyed]
+        if self.truth_geometry == "affine" and motions:
+            affine = affine_part(Motion.total(motions), clock.shape)
+        slow = None
+        if self.truth_geometry == "smooth" and motions:
+            shared = Motion.total([stage.move_slowly(clock, key) for stage, key in keyed])
+            slow = shared.values()
+            motions.append(shared.reversed())
+        motions.append(Motion.affine(affine, clock.shape).reversed())
+        if self.truth_geometry != "ideal":
+            # The image's own positions stay as they are: its content moves by itself.
+            centroid = sum(stage.centroid() for stage in self.detector)
+            affine[1, 2] -= centroid
+            motions.append(Motion.affine(np.array([[0, 0, 0], [0, 0, centroid]]), clock.shape))
+        if not any(np.any(m.rows) for m in motions):
+            return Positions(affine, slow, np.zeros((2, rows, cols), np.float16), frame), None
+        moved, half = np.empty((2, rows, cols), np.float32), np.empty((2, rows, cols), np.uint16)
+        kernels.evaluate_half(*Motion.total(motions).factors(), moved, half)
+        return Positions(affine, slow, half.view(np.float16), frame), moved
+
+    def _ordered_scan(self) -> list[ScanStage]:
+        return sorted(self.scan, key=lambda stage: SCAN_ORDER.index(stage.stage))
+
+    def run(
+        self, gather: Gather, shape: tuple[int, int], seed: int, index: int, sampling: float | None = None
+    ) -> Distorted:
         """Distort sample `index`.
 
         Parameters
         ----------
         gather : callable
-            Takes positions (2, R, C) in window px and returns what the field shows there, (R, C) float32.
+            Takes a `Grid` in window px and returns what the field shows there, (R, C) float32.
         shape : (int, int)
             Rows and columns of the window.
         seed, index : int
             Key of every random number, with the stage's name.
+        sampling : float, optional
+            Size of a window pixel, Å.
 
         Returns
         -------
@@ -231,36 +237,91 @@ class Chain(Drawable):
         """
         for undrawn in self.distributions():
             raise TypeError(f"{undrawn!r} has not been drawn: call .draw(streams) on the chain first")
-        where = self.positions(shape, seed, index)
-        truth = gather(where.truth_positions())
-        image = gather(where.probe_positions()) if where.displacement.any() else truth
+        where, moved = self._positions(shape, seed, index)
+        truth = gather(where.truth_grid())
         scale = _scale(truth, number(self.expected_counts))
-        truth, image = truth * np.float32(scale), image * np.float32(scale)
-        readout, dark = self._readout(truth, shape), np.zeros((1, 1), dtype=np.float32)
-        for stage in self.detector:
+        truth *= np.float32(scale)
+        image = self._exposed(gather, where, moved, truth, np.float32(scale))
+        stages: tuple[Detection, ...] = (*self.detector, *self.camera)
+        readout, dark = self._readout(truth, where.shape, stages), np.zeros((1, 1), dtype=np.float32)
+        for stage in stages:
+            key, margin = purpose_key(seed, index, stage.stage), stage.margin()
             truth, dark = stage.expect(truth, readout), stage.expect(dark, readout)
-            image = stage.apply(image, readout, purpose_key(seed, index, stage.stage))
+            if margin:
+                wide = gather(where.probe_grid(margin)) * np.float32(scale)
+                inner = np.s_[margin:-margin, margin:-margin]
+                image = np.ascontiguousarray(stage.apply(wide, readout, key)[inner])
+            else:
+                image = stage.apply(image, readout, key)
+        step = max((stage.step(readout) for stage in stages), default=0.0)
+        pair = Pair(truth, image, readout.mask, readout.gain, float(dark[0, 0]), step, sampling)
+        where = self._retouch(pair, where, shape, seed, index)
         return Distorted(
-            where.affine, where.slow, where.displacement, truth=truth, distorted=image, mask=readout.mask,
-            expected_counts=number(self.expected_counts), scale=scale, gain=readout.gain,
-            black_level=float(dark[0, 0]), step=max((stage.step(readout) for stage in self.detector), default=0.0),
+            where.affine, where.slow, where.displacement, where.frame, truth=pair.truth, distorted=pair.image,
+            mask=pair.mask, expected_counts=number(self.expected_counts), scale=scale, gain=pair.gain,
+            black_level=pair.black_level, step=pair.step, sampling=pair.sampling,
         )  # fmt: skip
 
-    def _readout(self, expected: NDArray[np.float32], shape: tuple[int, int]) -> Readout:
+    def _exposed(
+        self, gather: Gather, where: Positions, moved: NDArray[np.float32] | None, truth: NDArray[np.float32],
+        scale: np.float32,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        # What the probe sees on its way through each pixel, electrons.
+        path = next((way for stage in self.scan if (way := stage.exposure()) != _STILL), _STILL)
+        if path == _STILL and moved is None:
+            return truth.copy()
+        grid = where.truth_grid()
+        offsets = _sum_of(grid.offsets, moved)
+        if path == _STILL:
+            return gather(Grid(grid.shape, grid.affine, offsets)) * scale
+        total = np.zeros_like(truth)
+        for along, share in path:
+            total += gather(_ahead(grid, offsets, along)) * (scale * np.float32(share))
+        return total
+
+    def _retouch(self, pair: Pair, where: Positions, shape: tuple[int, int], seed: int, index: int) -> Positions:
+        for stage in self.artefact:
+            if isinstance(stage, Resample):
+                displacement = stage.enlarge(pair, where.displacement, shape)
+                if displacement.shape != where.displacement.shape:
+                    slow = None if where.slow is None else enlarged_map(where.slow, shape)
+                    where = where.enlarged(displacement, slow)
+            else:
+                stage.retouch(pair, purpose_key(seed, index, stage.stage))
+        return where
+
+    def _readout(
+        self, expected: NDArray[np.float32], shape: tuple[int, int], stages: tuple[Detection, ...]
+    ) -> Readout:  # fmt: skip
         gain, peak = 1.0, float(expected.max())
-        for stage in self.detector:
+        for stage in stages:
             gain *= stage.amplification()
         return Readout(
             clock=self.clock(shape),
             counts=number(self.expected_counts),
-            brightest=gain * (peak + _DEVIATIONS * math.sqrt(sum(stage.variance(peak) for stage in self.detector))),
+            brightest=gain * (peak + _DEVIATIONS * math.sqrt(sum(stage.variance(peak) for stage in stages))),
             gain=gain,
             mask=np.zeros(shape, dtype=np.uint8),
         )
 
 
+def _sum_of(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _ahead(grid: Grid, offsets: NDArray[np.float32] | None, along: float) -> Grid:
+    # The grid that looks the share `along` of the way to the next pixel of the row ahead, on the displaced path.
+    affine = grid.affine.copy()
+    affine[:, 2] += along * affine[:, 1]
+    if offsets is not None and grid.shape[1] > 1:
+        offsets = offsets + np.float32(along) * np.gradient(offsets, axis=2).astype(np.float32)
+    return Grid(grid.shape, affine, offsets)
+
+
 def _happens(streams: Streams, name: str, probability: Quantity) -> bool:
-    return streams.generator(f"{name}.presence").random() < number(probability)
+    return streams.uniform(f"{name}.presence") < number(probability)
 
 
 def _scale(truth: NDArray[np.float32], expected_counts: float) -> float:

@@ -13,7 +13,7 @@ from emsynth.distortion._kernels import spline
 from emsynth.errors import FieldError
 
 MARGIN = spline.MARGIN
-_EDGE = 1e-6  # field px by which rounding may put a position outside
+_MOST_COEFFICIENTS = 2**32 - 1  # the kernel's index has 32 bits
 
 
 def prefilter(stack: NDArray[np.floating], periodic: bool) -> NDArray[np.float32]:
@@ -49,6 +49,31 @@ def prefilter(stack: NDArray[np.floating], periodic: bool) -> NDArray[np.float32
             filtered = spline_filter1d(filtered, axis=axis, mode="grid-wrap" if periodic else "mirror")
         plane[:] = np.pad(filtered, pad, mode="wrap") if periodic else np.pad(filtered, pad, mode="reflect")
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where each pixel of an image looks: pixel (r, c) at window px affine @ [r, c, 1] + offsets[:, r, c].
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    affine : (2, 3) float64
+        Pixel to window px.
+    offsets : (2, R, C) float32 or None
+        Window px along rows and columns.
+    """
+
+    shape: tuple[int, int]
+    affine: NDArray[np.float64]
+    offsets: NDArray[np.float32] | None = None
+
+    def positions(self) -> NDArray[np.float64]:
+        """Each pixel's position, window px, (2, R, C)."""
+        r, c = np.arange(self.shape[0])[:, None], np.arange(self.shape[1])[None, :]
+        at = self.affine[:, 0, None, None] * r + self.affine[:, 1, None, None] * c + self.affine[:, 2, None, None]
+        return at if self.offsets is None else at + self.offsets
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +148,7 @@ class Window:
         return points @ self.affine[:, :2].T + self.affine[:, 2] + self._warp_at(points)
 
     def to_window(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Window px (n, 2) of specimen `points (n, 2)` Å, by fixed-point iteration to 1e-9 px.
+        """Window px (n, 2) of specimen `points (n, 2)` Å, by fixed-point iteration to 2e-6 px.
 
         Raises
         ------
@@ -135,7 +160,7 @@ class Window:
         at = start
         for _ in range(100):
             before, at = at, start - self._warp_at(at) @ inverse.T
-            if np.abs(at - before).max(initial=0) < 1e-9:
+            if np.abs(at - before).max(initial=0) < 2e-6:  # the maps are float32
                 return at
         raise FieldError("the window's warp cannot be inverted: its strain is too strong; keep it below 20 %")
 
@@ -153,7 +178,7 @@ class Window:
         coefficients: NDArray[np.float32],
         sampling: float | Sequence[float],
         periodic: bool,
-        positions: NDArray[np.float64],
+        where: Grid | NDArray[np.float64],
     ) -> NDArray[np.float32]:
         """What the field shows at window positions.
 
@@ -165,7 +190,7 @@ class Window:
             Size of a field pixel along row and col, Å.
         periodic : bool
             As for `prefilter`.
-        positions : (2, ...) float64
+        where : Grid or (2, ...) float64
             Window px; may lie outside the window, by up to `MARGIN` px with full warp.
 
         Returns
@@ -177,20 +202,33 @@ class Window:
         FieldError
             A position lies outside a non-periodic field, or a thickness outside the stack.
         """
-        positions = np.ascontiguousarray(positions, dtype=np.float64)
-        if not np.isfinite(positions).all():
+        if isinstance(where, Grid):
+            return self._gather(coefficients, sampling, periodic, where)
+        at = np.ascontiguousarray(where, dtype=np.float64)
+        grid = Grid((1, at[0].size), np.zeros((2, 3)), at.reshape(2, 1, -1))  # type: ignore[arg-type]
+        return self._gather(coefficients, sampling, periodic, grid).reshape(at.shape[1:])
+
+    def _gather(self, coefficients: NDArray[np.float32], sampling: float | Sequence[float], periodic: bool,
+                grid: Grid) -> NDArray[np.float32]:
+        offsets = np.empty((2, 0, 0), np.float32) if grid.offsets is None else grid.offsets
+        if not (np.isfinite(grid.affine).all() and np.isfinite(np.vdot(offsets, offsets))):
             raise FieldError("a position is not a finite number; look at the scan stages that displace it")
+        if coefficients[0].size > _MOST_COEFFICIENTS:
+            raise FieldError(f"a field of {coefficients.shape[1]} × {coefficients.shape[2]} px has more than 2³² "
+                             "pixels; use less oversampling or cut it into parts")
         self._check_plane(len(coefficients))
         scale = 1 / np.broadcast_to(np.asarray(sampling, dtype=np.float64), (2,))
-        out = np.empty(positions.shape[1:], dtype=np.float32)
+        to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
+        plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
+        lanes = self._lanes(scale)
         outside = spline.gather(
-            coefficients, periodic, self.affine * scale[:, None], self._controls(scale),
-            0.0 if np.ndim(self.plane) else float(np.asarray(self.plane)),
-            *self.shape, positions.reshape(2, -1), out.reshape(-1),
-        )  # fmt: skip
-        if outside > _EDGE:
+            coefficients, periodic, to_field, lanes, plane, self.shape, grid.affine, offsets, out)
+        if outside > 0:
+            points = self.to_specimen(grid.positions().reshape(2, -1).T) * scale
+            height, width = coefficients.shape[1] - 2 * spline.PAD, coefficients.shape[2] - 2 * spline.PAD
+            beyond = np.maximum(-points, points - (np.array([height, width]) - 1)).max()
             raise FieldError(
-                f"the window reaches {outside:.1f} px beyond the field: take a smaller pixel or displacement, "
+                f"the window reaches {beyond:.1f} px beyond the field: take a smaller pixel or displacement, "
                 "another rotation, or a wider field"
             )
         return out
@@ -200,29 +238,39 @@ class Window:
         if not 0 <= low <= high <= thicknesses - 1:
             raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
 
-    def _controls(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Displacement in field px and plane as one stack (3, M, N); (0, 4, 4) where neither varies.
+    def _lanes(self, scale: NDArray[np.float64]) -> NDArray[np.float32]:
+        # Displacement in field px and plane, side by side with repeated edges (M + 16, N + 16, 4); none without maps.
         if self.warp is None and np.ndim(self.plane) == 0:
-            return np.zeros((0, 4, 4))
+            return np.zeros((0, 0, 4), np.float32)
         grid = np.shape(self.plane) if self.warp is None else self.warp.shape[1:]
-        controls = np.zeros((3, *grid))
+        lanes = np.zeros((*grid, 4), np.float32)
         if self.warp is not None:
-            controls[:2] = self.warp * scale[:, None, None]
-        controls[2] = self.plane
-        return controls
+            lanes[:, :, :2] = np.moveaxis(self.warp * scale[:, None, None], 0, -1)
+        lanes[:, :, 2] = self.plane
+        return _repeated(lanes)
 
     def plane_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fractional index of the thickness (n,) at window `points (n, 2)` px."""
-        points = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 2)
+        points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
         if np.ndim(self.plane) == 0:
             return np.full(len(points), float(np.asarray(self.plane)))
-        out = np.zeros((len(points), 1))
-        spline.surfaces(np.ascontiguousarray(self.plane, dtype=np.float64)[None], points, *self.shape, out)
-        return out[:, 0]
+        lanes = np.zeros((*np.shape(self.plane), 4), np.float32)
+        lanes[:, :, 2] = self.plane
+        return self._surfaces(lanes, points)[:, 2]
 
     def _warp_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        out = np.zeros(points.shape)
-        if self.warp is not None:
-            grids = np.ascontiguousarray(self.warp, dtype=np.float64)
-            spline.surfaces(grids, np.ascontiguousarray(points), *self.shape, out)
-        return out
+        if self.warp is None:
+            return np.zeros(points.shape)
+        lanes = np.zeros((*self.warp.shape[1:], 4), np.float32)
+        lanes[:, :, :2] = np.moveaxis(self.warp, 0, -1)
+        return self._surfaces(lanes, points)[:, :2]
+
+    def _surfaces(self, lanes: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.empty((len(points), 4), np.float32)
+        spline.surfaces(_repeated(lanes), np.ascontiguousarray(points.T), *self.shape, out)
+        return out.astype(np.float64)
+
+
+def _repeated(lanes: NDArray[np.float32]) -> NDArray[np.float32]:
+    pad = (spline.SURFACE_PAD, spline.SURFACE_PAD)
+    return np.ascontiguousarray(np.pad(lanes, (pad, pad, (0, 0)), mode="edge"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion._kernels import motion
+from emsynth.distortion._kernels import motion as kernels
+from emsynth.distortion.stage import Motion
 
 MOST_STEPS = 30
 COLUMNS_USED = 8
@@ -37,42 +40,33 @@ def affine_split(displacement: NDArray[np.floating]) -> tuple[NDArray[np.float64
     .. [1] Holland and Welsch, Commun. Stat. A 6, 813 (1977).
     """
     delta = np.asarray(displacement, dtype=np.float64)
-    affine = fit(delta)
-    return affine, delta - evaluate(affine, delta.shape[1:])
+    shape = (delta.shape[1], delta.shape[2])
+    affine = _fit(lambda r, c: delta[:, r[:, None], c], shape)
+    return affine, delta - Motion.affine(affine, shape).displacement()
 
 
-def fit(delta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Affine part of the displacement `delta (2, R, C)`, (2, 3); see `affine_split`."""
-    if not delta.any():
-        return np.zeros((2, 3))
-    rows, cols = delta.shape[1:]
-    r, c = _spread(rows, ROWS_USED), _spread(cols, COLUMNS_USED)
-    centred = np.array([(rows - 1) / 2, (cols - 1) / 2])
-    basis = np.stack([*np.meshgrid(r - centred[0], c - centred[1], indexing="ij"), np.ones((r.size, c.size))], axis=-1)
-    affine = np.stack([_least_absolute(axis[np.ix_(r, c)].ravel(), basis.reshape(-1, 3)) for axis in delta])
-    affine[:, 2] -= affine[:, :2] @ centred
+def affine_part(motion: Motion, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Affine part (2, 3) of a motion over a scan of `shape`; see `affine_split`."""
+    return _fit(motion.at, shape)
+
+
+def _fit(at: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]],
+         shape: tuple[int, int]) -> NDArray[np.float64]:
+    r, c = _spread(shape[0], ROWS_USED), _spread(shape[1], COLUMNS_USED)
+    delta = at(r, c).reshape(2, -1)
+    centre = np.array([(shape[0] - 1) / 2, (shape[1] - 1) / 2])
+    basis = np.ones((3, delta.shape[1]))
+    basis[0], basis[1] = np.repeat(r - centre[0], c.size), np.tile(c - centre[1], r.size)
+    affine = np.zeros((2, 3))
+    for values, part in zip(delta, affine, strict=True):
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest > 0:
+            kernels.least_absolute(values, basis, 1e-4 * largest, MOST_STEPS, part)
+    affine[:, 2] -= affine[:, :2] @ centre
     return affine
-
-
-def evaluate(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Displacement affine @ [r, c, 1] of each pixel, (2, R, C)."""
-    r, c = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
-    return affine[:, 0, None, None] * r + (affine[:, 1, None, None] * c + affine[:, 2, None, None])
 
 
 def _spread(length: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.int64))
-
-
-def _least_absolute(values: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not values.any():
-        return np.zeros(3)
-    least, total = 1e-4 * float(np.abs(values).max()), np.inf
-    ridge = np.diag([1e-9, 1e-9, 0.0])  # a window of one row or column has no slope along that axis
-    normal, right = basis.T @ basis, basis.T @ values
-    for _ in range(MOST_STEPS):
-        affine = np.linalg.solve(normal + ridge * normal.max(), right)
-        before, total = total, motion.weighted_sums(values, basis, affine, least, normal, right)
-        if before - total <= 1e-6 * total or total <= 1e-6 * least * values.size:
-            break
-    return affine
+    if length <= most:
+        return np.arange(length)
+    return (np.arange(most) * (length - 1) / (most - 1)).round().astype(np.int64)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion._kernels import noise
+from emsynth.distortion._kernels import motion, noise
 from emsynth.draw import Drawable, Quantity, quantity, stream_key
 
 
@@ -95,6 +96,70 @@ class Readout:
     mask: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """A displacement of the probe as a sum of products: δ(axis, r, c) = Σ_k rows[axis, k, r] · cols[k, c], px.
+
+    Drift, hum, settling and jitter all have this form, because the time of a pixel is the sum of its row's and its
+    column's; so no stage needs a number per pixel.
+
+    Attributes
+    ----------
+    rows : (2, K, R) float64
+        Factors of each row, px, along rows and columns.
+    cols : (K, C) float64
+        Factors of each column.
+    """
+
+    rows: NDArray[np.float64]
+    cols: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, clock: ScanClock) -> Motion:
+        """No displacement."""
+        return cls(np.zeros((2, 0, clock.rows)), np.zeros((0, clock.cols)))
+
+    @classmethod
+    def affine(cls, affine: NDArray[np.float64], shape: tuple[int, int]) -> Motion:
+        """The displacement affine @ [r, c, 1], px."""
+        r, c = np.arange(shape[0], dtype=np.float64), np.arange(shape[1], dtype=np.float64)
+        rows = np.stack([affine[:, :1] * r + affine[:, 2:], np.repeat(affine[:, 1:2], shape[0], axis=1)], axis=1)
+        return cls(rows, np.stack([np.ones_like(c), c]))
+
+    @classmethod
+    def total(cls, parts: Sequence[Motion]) -> Motion:
+        """The sum of one or more displacements."""
+        return cls(np.concatenate([m.rows for m in parts], axis=1), np.concatenate([m.cols for m in parts]))
+
+    def reversed(self) -> Motion:
+        """The opposite displacement."""
+        return Motion(-self.rows, self.cols)
+
+    def at(self, r: NDArray[np.int64], c: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Displacement at some rows (n,) and columns (m,), px, (2, n, m)."""
+        displacement: NDArray[np.float64] = np.swapaxes(self.rows[:, :, r], 1, 2) @ self.cols[:, c]
+        return displacement
+
+    def displacement(self) -> NDArray[np.float64]:
+        """Displacement of every pixel, px, (2, R, C)."""
+        return self.at(np.arange(self.rows.shape[2]), np.arange(self.cols.shape[1]))
+
+    def values(self) -> NDArray[np.float32]:
+        """The sum at every pixel in single precision, (axes, R, C)."""
+        rows, cols = self.factors()
+        out = np.empty((len(rows), rows.shape[2], cols.shape[1]), np.float32)
+        motion.evaluate(rows, cols, out)
+        return out
+
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Rows and columns for the kernels: float32, filled up to a whole number of terms."""
+        terms = -(-max(len(self.cols), 1) // motion.TERMS) * motion.TERMS
+        rows = np.zeros((self.rows.shape[0], terms, self.rows.shape[2]), np.float32)
+        cols = np.zeros((terms, self.cols.shape[1]), np.float32)
+        rows[:, : len(self.cols)], cols[: len(self.cols)] = self.rows, self.cols
+        return rows, cols
+
+
 def purpose_key(seed: int, index: int, stage: str) -> int:
     """Philox key (64 bits) of one stage of one sample."""
     return stream_key(seed, index, f"distort.{stage}") & 0xFFFFFFFFFFFFFFFF
@@ -128,6 +193,8 @@ def autoregressive(key: int, stream: int, length: int, correlation: float) -> ND
 class Stage(Drawable):
     """A distortion that a chain may hold once. The tag `stage` of each kind names it in recipes and random streams."""
 
+    validate_drawn = False  # every distribution of a stage has only values that the stage allows
+
     stage: str
     probability: Quantity = quantity(1.0, unit="1", low=0, high=1, about="Share of the samples that have this stage")
 
@@ -139,13 +206,17 @@ class ProbeMotion(Stage):
         """The clock that this stage leaves the scan with, for all stages; the same unless a stage says."""
         return clock
 
-    def displace(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
-        """Displacement of the probe along rows and columns, px, (2, rows, cols)."""
-        raise NotImplementedError
+    def move(self, clock: ScanClock, key: int) -> Motion:
+        """Displacement of the probe along rows and columns, px; none unless a stage says."""
+        return Motion.none(clock)
 
-    def displace_slowly(self, clock: ScanClock, key: int) -> NDArray[np.float64]:
-        """The part that `truth_geometry: smooth` leaves in the truth, px, (2, rows, cols); none unless a stage says."""
-        return np.zeros((2, *clock.shape))
+    def move_slowly(self, clock: ScanClock, key: int) -> Motion:
+        """The part that `truth_geometry: smooth` leaves in the truth, px; none unless a stage says."""
+        return Motion.none(clock)
+
+    def exposure(self) -> tuple[tuple[float, float], ...]:
+        """Where along the way to the next pixel the dwell is spent, and which share of it there; all of it at 0."""
+        return ((0.0, 1.0),)
 
 
 class Detection(Stage):

@@ -1,4 +1,4 @@
-"""What a detector does to its signal: streak along time, soft saturation, quantisation. All in place."""
+"""What a detector does to its signal along time and at its limits: relaxation, response, saturation, quantisation."""
 
 from __future__ import annotations
 
@@ -6,24 +6,73 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+F = np.float32
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _last_state(row: NDArray[np.float32], weights: NDArray[np.float32]) -> float:
+    # What the row itself leaves in the state at its end; weights (K,) of its last K pixels.
+    total, start = F(0.0), row.size - weights.size
+    for k in range(weights.size):
+        total += weights[k] * row[start + k]
+    return float(total)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _relax_row(row: NDArray[np.float32], start: float, keep: float, response: NDArray[np.float32],
+               decay: NDArray[np.float32], prompt: float, delayed: float) -> None:
+    # Eight pixels at a time: their states are response (8, 8) @ signal + decay (8,) · state before.
+    p, d, state, states = F(prompt), F(delayed), F(start), np.empty(8, np.float32)
+    whole = row.size - row.size % 8
+    for c in range(0, whole, 8):
+        for i in range(8):
+            states[i] = decay[i] * state
+        for j in range(8):
+            signal = row[c + j]
+            for i in range(8):
+                states[i] += response[j, i] * signal
+        state = states[7]
+        for i in range(8):
+            row[c + i] = p * row[c + i] + d * states[i]
+    for c in range(whole, row.size):
+        state = F(keep) * state + (F(1.0) - F(keep)) * row[c]
+        row[c] = p * row[c] + d * state
+
 
 @njit(cache=True, nogil=True, fastmath=False)
-def streak_exponential(
-    image: NDArray[np.float32], idle: NDArray[np.float64], keep: float, through_fly_back: float, fraction: float
+def relax(
+    image: NDArray[np.float32],
+    idle: NDArray[np.float64],
+    keep: float,
+    through_fly_back: float,
+    prompt: float,
+    delayed: float,
 ) -> None:
-    """Low-pass each row of `image (R, C)` in time, in place.
+    """Mix each pixel of `image (R, C)` with a state that relaxes towards the signal, in time order and in place.
 
-    `idle (R,)` is the signal between the rows, before each of them, and forever before the first; `keep` is what the
-    state keeps over one dwell time, `through_fly_back` over the fly-back; `fraction` of the signal is filtered.
+    state ← keep · state + (1 - keep) · signal; pixel ← prompt · signal + delayed · state. `idle (R,)` is the signal
+    between the rows, before each of them, and forever before the first; `through_fly_back` is what the state keeps
+    over the fly-back.
     """
-    state = idle[0]
-    for r in range(image.shape[0]):
+    rows, cols = image.shape
+    reach = cols
+    if keep < 1.0:
+        # What a pixel leaves after so many others is below float32.
+        reach = min(cols, int(np.ceil(np.log(1e-9) / np.log(keep))) if keep > 1e-9 else 1)
+    weights, response, decay = np.empty(reach, np.float32), np.zeros((8, 8), np.float32), np.empty(8, np.float32)
+    for k in range(reach):
+        weights[k] = (1.0 - keep) * keep ** (reach - 1 - k)
+    for i in range(8):
+        decay[i] = keep ** (i + 1)
+        for j in range(i + 1):
+            response[j, i] = (1.0 - keep) * keep ** (i - j)
+    state, over_a_row = idle[0], keep**cols
+    for r in range(rows):
         if r > 0:
             state = through_fly_back * state + (1.0 - through_fly_back) * idle[r]
-        for c in range(image.shape[1]):
-            signal = np.float64(image[r, c])
-            state = keep * state + (1.0 - keep) * signal
-            image[r, c] = (1.0 - fraction) * signal + fraction * state
+        after = over_a_row * state + _last_state(image[r], weights)
+        _relax_row(image[r], state, keep, response, decay, prompt, delayed)
+        state = after
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -75,11 +124,16 @@ def streak_response(
             out[r, c] = (1.0 - fraction) * image[r, c] + fraction * total[c]
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
 def saturate(image: NDArray[np.float32], level: float, knee: float, mask: NDArray[np.uint8], bit: int) -> None:
-    """Bend `image (R, C)` smoothly towards `level` above `knee`, in place; flag what was above `level`."""
+    """Bend `image (R, C)` smoothly towards `level` above `knee`, in place; flag what was at least `level`."""
     room = level - knee
     for r in range(image.shape[0]):
+        bright = 0
+        for c in range(image.shape[1]):
+            bright += 1 if image[r, c] > knee else 0
+        if bright == 0:
+            continue
         for c in range(image.shape[1]):
             signal = np.float64(image[r, c])
             if signal >= level:
@@ -88,13 +142,62 @@ def saturate(image: NDArray[np.float32], level: float, knee: float, mask: NDArra
                 image[r, c] = level - room * np.exp((knee - signal) / room) if room > 0.0 else level
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
 def quantise(image: NDArray[np.float32], step: float, levels: int, mask: NDArray[np.uint8], bit: int) -> None:
     """Round `image (R, C)` to multiples of `step`, from 0 to levels - 1 of them, in place; flag what was clipped."""
+    last, flag, q = F(levels - 1), np.uint8(bit), F(step)
     for r in range(image.shape[0]):
-        for c in range(image.shape[1]):
-            code = np.floor(np.float64(image[r, c]) / step + 0.5)
-            if code < 0.0 or code > levels - 1:
-                mask[r, c] |= np.uint8(bit)
-                code = min(max(code, 0.0), levels - 1.0)
-            image[r, c] = code * step
+        line, flags, clipped = image[r], mask[r], 0
+        for c in range(line.size):
+            code = np.floor(line[c] / q + F(0.5))
+            clipped += 1 if (code < F(0.0)) | (code > last) else 0
+        if clipped > 0:
+            for c in range(line.size):
+                code = np.floor(line[c] / q + F(0.5))
+                if (code < F(0.0)) | (code > last):
+                    flags[c] |= flag
+        for c in range(line.size):
+            code = np.floor(line[c] / q + F(0.5))
+            code = code if code > F(0.0) else F(0.0)
+            line[c] = (code if code < last else last) * q
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def relaxations(
+    white: NDArray[np.float64], lengths: NDArray[np.int64], keep: NDArray[np.float64], ratio: int,
+    out: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Add up AR(1) series, each sampled `ratio` times more coarsely than the one before, on the knots of the first.
+
+    Series k is made of the `lengths[k]` normals of `white` after those of series k - 1, and keeps `keep[k]` of its value
+    from knot to knot; between its knots it is linear. `out (lengths[0],)` receives the sum.
+    """
+    end, slower = white.size, np.zeros(1)
+    for k in range(lengths.size - 1, -1, -1):
+        n = lengths[k]
+        own = white[end - n : end].copy()
+        end -= n
+        innovation = np.sqrt(1.0 - keep[k] * keep[k])
+        for j in range(1, n):
+            own[j] = keep[k] * own[j - 1] + innovation * own[j]
+        if k < lengths.size - 1:
+            for j in range(n):
+                before = min(j // ratio, slower.size - 1)
+                after = min(before + 1, slower.size - 1)
+                share = (j - before * ratio) / ratio
+                own[j] += (1.0 - share) * slower[before] + share * slower[after]
+        slower = own
+    out[:] = slower
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def sample(series: NDArray[np.float64], row_step: float, col_step: float, out: NDArray[np.float32]) -> None:
+    """Values of `series` at knot r · row_step + c · col_step, linear in between, into `out (R, C)`."""
+    last = np.uint64(series.size - 2)
+    for r in range(out.shape[0]):
+        start, line = r * row_step, out[r]
+        for c in range(line.size):
+            t = start + c * col_step
+            i = min(np.uint64(np.int64(t)), last)
+            share = t - np.float64(np.int64(i))
+            line[c] = series[i] + share * (series[i + np.uint64(1)] - series[i])

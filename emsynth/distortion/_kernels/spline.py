@@ -1,4 +1,8 @@
-"""Cubic B-splines: interpolation of a field, and the smooth surfaces that strain and thicken it."""
+"""Cubic B-splines: interpolation of a field, and the smooth surfaces that strain and thicken it.
+
+A row of pixels at a time: where it looks (float64), the index and the weights of its taps (int32 and float32), the sums.
+Each step is a loop over contiguous numbers, so that all but the last vectorise over pixels, and the last over taps.
+"""
 
 from __future__ import annotations
 
@@ -8,80 +12,145 @@ from numpy.typing import NDArray
 
 PAD = 3  # px of coefficients beyond each side of the field, so that no tap needs a branch
 MARGIN = 40.0  # px around the window that the control grids cover
+EDGE = 1e-6  # field px by which rounding may put a position outside
+SURFACE_PAD = 8  # knots by which `lanes` repeats the edges of the control grids
+
+F = np.float32
+_SIXTH, _TWO_THIRDS, _HALF, _ONE, _TWO = F(1 / 6), F(2 / 3), F(0.5), F(1.0), F(2.0)
+_U1, _U2, _U3 = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
-@njit(cache=True, nogil=True, fastmath=False)
-def _weights(f: float) -> tuple[float, float, float, float]:
-    # The four cubic B-splines that overlap a point at the fraction f of its interval.
-    g = 1.0 - f
-    return (
-        g * g * g / 6.0,
-        2.0 / 3.0 - 0.5 * f * f * (2.0 - f),
-        2.0 / 3.0 - 0.5 * g * g * (2.0 - g),
-        f * f * f / 6.0,
-    )
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _weights(fraction: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    # The four cubic B-splines that overlap a point at this fraction of its interval, out (4, C).
+    for c in range(fraction.size):
+        f = fraction[c]
+        g = _ONE - f
+        out[0, c] = g * g * g * _SIXTH
+        out[1, c] = _TWO_THIRDS - _HALF * f * f * (_TWO - f)
+        out[2, c] = _TWO_THIRDS - _HALF * g * g * (_TWO - g)
+        out[3, c] = f * f * f * _SIXTH
 
 
-@njit(cache=True, nogil=True, fastmath=False)
-def _interval(position: float, length: int, knots: int) -> tuple[int, float]:
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _look(start: float, step: float, a: float, b: float, offsets: NDArray[np.float32], rows: bool, r: int,
+          out: NDArray[np.float64]) -> None:
+    # out[c] = start + step·c + (a, b) · offsets[:, r, c]; `rows` says whether there are offsets.
+    if rows:
+        first, second = offsets[0, r], offsets[1, r]
+        for c in range(out.size):
+            out[c] = start + step * c + (a * np.float64(first[c]) + b * np.float64(second[c]))
+    else:
+        for c in range(out.size):
+            out[c] = start + step * c
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _place(y: NDArray[np.float64], x: NDArray[np.float64], height: float, width: float, periodic: bool,
+           base: NDArray[np.uint32], fraction: NDArray[np.float32]) -> int:
+    # Index of the first tap and the fractions beyond it, (2, C); how many pixels look outside, and at the edge instead.
+    outside, stride = 0, np.int64(width) + 2 * PAD
+    if periodic:
+        down, across = 1.0 / height, 1.0 / width
+        for c in range(y.size):
+            y[c] -= height * np.floor(y[c] * down)
+            x[c] -= width * np.floor(x[c] * across)
+    else:
+        for c in range(y.size):
+            v, u = y[c], x[c]
+            outside += 1 if (v < -EDGE) | (v > height - 1.0 + EDGE) | (u < -EDGE) | (u > width - 1.0 + EDGE) else 0
+        if outside > 0:
+            for c in range(y.size):
+                y[c] = min(max(y[c], 0.0), height - 1.0)
+                x[c] = min(max(x[c], 0.0), width - 1.0)
+    for c in range(y.size):
+        i, j = np.floor(y[c]), np.floor(x[c])
+        base[c] = np.uint32((np.int64(np.int32(i)) + (PAD - 1)) * stride + np.int32(j) + (PAD - 1))
+        fraction[0, c] = F(y[c] - i)
+        fraction[1, c] = F(x[c] - j)
+    return outside
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _sum(plane: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32], w: NDArray[np.float32],
+         v: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    # The sixteen taps of each pixel in the flat `plane`. Unsigned indices, because signed ones may count from the end.
+    for c in range(out.size):
+        p = np.uint64(base[c])
+        q = p + stride
+        s = q + stride
+        t = s + stride
+        w0, w1, w2, w3 = w[0, c], w[1, c], w[2, c], w[3, c]
+        a = (w0 * plane[p] + w1 * plane[q]) + (w2 * plane[s] + w3 * plane[t])
+        b = (w0 * plane[p + _U1] + w1 * plane[q + _U1]) + (w2 * plane[s + _U1] + w3 * plane[t + _U1])
+        d = (w0 * plane[p + _U2] + w1 * plane[q + _U2]) + (w2 * plane[s + _U2] + w3 * plane[t + _U2])
+        e = (w0 * plane[p + _U3] + w1 * plane[q + _U3]) + (w2 * plane[s + _U3] + w3 * plane[t + _U3])
+        out[c] = (v[0, c] * a + v[1, c] * b) + (v[2, c] * d + v[3, c] * e)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _knots(position: NDArray[np.float64], length: int, knots: int, index: NDArray[np.int32],
+           fraction: NDArray[np.float32]) -> None:
     # The window of `length` px and MARGIN on both sides span knots - 3 intervals; far outside, the surface is constant.
-    s = (position + MARGIN) * ((knots - 3) / (length - 1 + 2.0 * MARGIN))
-    s = min(max(s, -4.0), knots + 1.0)
-    base = np.floor(s)
-    return int(base), s - base
+    scale = (knots - 3) / (length - 1 + 2.0 * MARGIN)
+    for c in range(position.size):
+        s = (position[c] + MARGIN) * scale
+        s = s if s > -4.0 else -4.0
+        s = s if s < knots + 1.0 else knots + 1.0
+        i = np.floor(s)
+        index[c] = np.int32(i) + np.int32(SURFACE_PAD)
+        fraction[c] = F(s - i)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _surfaces(lanes: NDArray[np.float32], rows: NDArray[np.int32], cols: NDArray[np.int32], w: NDArray[np.float32],
+              v: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    # Four surfaces of lanes (M, N, 4) at each pixel, out (C, 4).
+    flat, stride = lanes.reshape(-1), np.uint64(4 * lanes.shape[1])
+    for c in range(out.shape[0]):
+        p = np.uint64(rows[c]) * stride + np.uint64(4) * np.uint64(cols[c])
+        t0, t1, t2, t3 = F(0.0), F(0.0), F(0.0), F(0.0)
+        for i in range(4):
+            for j in range(4):
+                share = w[i, c] * v[j, c]
+                q = p + np.uint64(i) * stride + np.uint64(4 * j)
+                t0 += share * flat[q]
+                t1 += share * flat[q + _U1]
+                t2 += share * flat[q + _U2]
+                t3 += share * flat[q + _U3]
+        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = t0, t1, t2, t3
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _blend(coefficients: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32], w: NDArray[np.float32],
+           v: NDArray[np.float32], plane: NDArray[np.float32], room: NDArray[np.float32],
+           out: NDArray[np.float32]) -> None:
+    # Linear between the two thicknesses around `plane (C, 4)`[:, 2]; a row meets few, and each is summed for all of it.
+    last = coefficients.shape[0] - 1
+    least, most = last, 0
+    for c in range(out.size):
+        k = int(plane[c, 2])
+        least, most = min(least, max(k, 0)), max(most, k + 1 if plane[c, 2] > k else k)
+        out[c] = F(0.0)
+    for k in range(least, min(most, last) + 1):
+        _sum(coefficients[k].reshape(-1), stride, base, w, v, room)
+        for c in range(out.size):
+            near = _ONE - np.abs(plane[c, 2] - F(k))
+            out[c] += near * room[c] if near > F(0.0) else F(0.0)
 
 
 @njit(cache=True, nogil=True, fastmath=False)
-def _row(
-    control: NDArray[np.float64], i: int, j0: int, j1: int, j2: int, j3: int, v: tuple[float, float, float, float]
-) -> float:
-    return float(v[0] * control[i, j0] + v[1] * control[i, j1] + v[2] * control[i, j2] + v[3] * control[i, j3])
-
-
-@njit(cache=True, nogil=True, fastmath=False)
-def _surfaces(
-    controls: NDArray[np.float64], row: float, col: float, rows: int, cols: int, out: NDArray[np.float64]
-) -> None:
-    # Each surface of controls (K, M, N) at one window px, into out (K,); indices beyond the grid repeat its edge.
-    top, left = controls.shape[1] - 1, controls.shape[2] - 1
-    i, f = _interval(row, rows, top + 1)
-    j, g = _interval(col, cols, left + 1)
-    w, v = _weights(f), _weights(g)
-    j0, j1 = min(max(j, 0), left), min(max(j + 1, 0), left)
-    j2, j3 = min(max(j + 2, 0), left), min(max(j + 3, 0), left)
-    i0, i1 = min(max(i, 0), top), min(max(i + 1, 0), top)
-    i2, i3 = min(max(i + 2, 0), top), min(max(i + 3, 0), top)
-    for k in range(controls.shape[0]):
-        control = controls[k]
-        total = w[0] * _row(control, i0, j0, j1, j2, j3, v)
-        total += w[1] * _row(control, i1, j0, j1, j2, j3, v)
-        total += w[2] * _row(control, i2, j0, j1, j2, j3, v)
-        out[k] = total + w[3] * _row(control, i3, j0, j1, j2, j3, v)
-
-
-@njit(cache=True, nogil=True, fastmath=False)
-def surfaces(
-    controls: NDArray[np.float64], points: NDArray[np.float64], rows: int, cols: int, out: NDArray[np.float64]
-) -> None:
-    """Evaluate `controls (K, M, N)` at window px `points (n, 2)` of a window (rows, cols), into `out (n, K)`."""
-    for n in range(points.shape[0]):
-        _surfaces(controls, points[n, 0], points[n, 1], rows, cols, out[n])
-
-
-@njit(cache=True, nogil=True, fastmath=False)
-def _tap(
-    plane: NDArray[np.float32],
-    i: int,
-    j: int,
-    w: tuple[float, float, float, float],
-    v: tuple[float, float, float, float],
-) -> float:
-    total = 0.0
-    for k in range(4):
-        a = v[0] * plane[i + k, j] + v[1] * plane[i + k, j + 1]
-        b = v[2] * plane[i + k, j + 2] + v[3] * plane[i + k, j + 3]
-        total += w[k] * (a + b)
-    return total
+def surfaces(lanes: NDArray[np.float32], points: NDArray[np.float64], rows: int, cols: int,
+             out: NDArray[np.float32]) -> None:
+    """Evaluate `lanes (M + 16, N + 16, 4)` at window px `points (2, n)` of a window (rows, cols), into `out (n, 4)`."""
+    n = points.shape[1]
+    i, j, fraction = np.empty(n, np.int32), np.empty(n, np.int32), np.empty((2, n), np.float32)
+    w, v = np.empty((4, n), np.float32), np.empty((4, n), np.float32)
+    _knots(points[0], rows, lanes.shape[0] - 2 * SURFACE_PAD, i, fraction[0])
+    _knots(points[1], cols, lanes.shape[1] - 2 * SURFACE_PAD, j, fraction[1])
+    _weights(fraction[0], w)
+    _weights(fraction[1], v)
+    _surfaces(lanes, i, j, w, v, out)
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -89,14 +158,14 @@ def gather(
     coefficients: NDArray[np.float32],
     periodic: bool,
     affine: NDArray[np.float64],
-    controls: NDArray[np.float64],
+    lanes: NDArray[np.float32],
     plane: float,
-    rows: int,
-    cols: int,
-    positions: NDArray[np.float64],
+    window: tuple[int, int],
+    grid: NDArray[np.float64],
+    offsets: NDArray[np.float32],
     out: NDArray[np.float32],
-) -> float:
-    """Interpolate a stack of fields at window positions.
+) -> int:
+    """Interpolate a stack of fields at the displaced points of a grid.
 
     Parameters
     ----------
@@ -106,47 +175,56 @@ def gather(
         Wrap; where not, positions outside the field are not read.
     affine : (2, 3) float64
         Window px to field px.
-    controls : (K, M, M) float64
-        Control grids over the window: none (K = 0), or displacement along rows and cols in field px and the
-        fractional plane (K = 3).
+    lanes : (M + 16, N + 16, 4) or (0, 0, 4) float32
+        Control grids over the window, edges repeated by 8 knots: displacement along rows and cols in field px, the
+        fractional plane, and nothing; none where neither varies.
     plane : float
         Fractional index of the thickness where there is no control grid.
-    rows, cols : int
-        Shape of the window.
-    positions : (2, n) float64
-        Where to look, window px.
-    out : (n,) float32
+    window : (int, int)
+        Shape of the window, which the control grids cover.
+    grid : (2, 3) float64
+        Pixel (r, c) looks at window px grid @ [r, c, 1] + offsets[:, r, c].
+    offsets : (2, R, C) float32 or float64, or (2, 0, 0)
+        None where empty.
+    out : (R, C) float32
         Receives the values.
 
     Returns
     -------
-    float
-        How far, in field px, the farthest position lies outside a non-periodic field; 0 where none does.
+    int
+        How many pixels look outside of a non-periodic field; they show its edge.
     """
+    rows, cols = out.shape
     height, width = coefficients.shape[1] - 2 * PAD, coefficients.shape[2] - 2 * PAD
-    last, outside = coefficients.shape[0] - 1, 0.0
-    surface = np.zeros(3)
-    surface[2] = plane
-    for n in range(positions.shape[1]):
-        row, col = positions[0, n], positions[1, n]
-        if controls.shape[0]:
-            _surfaces(controls, row, col, rows, cols, surface)
-        y = affine[0, 0] * row + affine[0, 1] * col + affine[0, 2] + surface[0]
-        x = affine[1, 0] * row + affine[1, 1] * col + affine[1, 2] + surface[1]
-        if periodic:
-            y -= height * np.floor(y / height)
-            x -= width * np.floor(x / width)
+    stride, displaced, last = np.uint64(width + 2 * PAD), offsets.shape[1] > 0, coefficients.shape[0] - 1
+    base, fraction = np.empty(cols, np.uint32), np.empty((2, cols), np.float32)
+    w, v = np.empty((4, cols), np.float32), np.empty((4, cols), np.float32)
+    at, y, x = np.empty((2, cols)), np.empty(cols), np.empty(cols)
+    surface, room = np.zeros((cols, 4), np.float32), np.empty(cols, np.float32)
+    i, j = np.empty(cols, np.int32), np.empty(cols, np.int32)
+    surface[:, 2] = F(plane)
+    (a, b, e), (c, d, f) = (affine[0, 0], affine[0, 1], affine[0, 2]), (affine[1, 0], affine[1, 1], affine[1, 2])
+    outside, mapped = 0, lanes.shape[0] > 0
+    for r in range(rows):
+        p, q = grid[0, 0] * r + grid[0, 2], grid[1, 0] * r + grid[1, 2]
+        _look(a * p + b * q + e, a * grid[0, 1] + b * grid[1, 1], a, b, offsets, displaced, r, y)
+        _look(c * p + d * q + f, c * grid[0, 1] + d * grid[1, 1], c, d, offsets, displaced, r, x)
+        if mapped:
+            _look(p, grid[0, 1], 1.0, 0.0, offsets, displaced, r, at[0])
+            _look(q, grid[1, 1], 0.0, 1.0, offsets, displaced, r, at[1])
+            _knots(at[0], window[0], lanes.shape[0] - 2 * SURFACE_PAD, i, fraction[0])
+            _knots(at[1], window[1], lanes.shape[1] - 2 * SURFACE_PAD, j, fraction[1])
+            _weights(fraction[0], w)
+            _weights(fraction[1], v)
+            _surfaces(lanes, i, j, w, v, surface)
+            for n in range(cols):
+                y[n] += surface[n, 0]
+                x[n] += surface[n, 1]
+        outside += _place(y, x, float(height), float(width), periodic, base, fraction)
+        _weights(fraction[0], w)
+        _weights(fraction[1], v)
+        if last > 0 and (mapped or plane != np.floor(plane)):
+            _blend(coefficients, stride, base, w, v, surface, room, out[r])
         else:
-            beyond = max(max(-y, y - (height - 1)), max(-x, x - (width - 1)))
-            outside = max(outside, beyond)
-            y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
-        above, before = np.floor(y), np.floor(x)
-        w, v = _weights(y - above), _weights(x - before)
-        i, j = int(above) + PAD - 1, int(before) + PAD - 1
-        k = min(max(int(surface[2]), 0), last)
-        share = surface[2] - k
-        value = _tap(coefficients[k], i, j, w, v)
-        if share > 0.0 and k < last:
-            value = (1.0 - share) * value + share * _tap(coefficients[k + 1], i, j, w, v)
-        out[n] = value
+            _sum(coefficients[min(max(int(plane), 0), last)].reshape(-1), stride, base, w, v, out[r])
     return outside

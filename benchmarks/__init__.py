@@ -1,0 +1,1 @@
+"""Measurements of emsynth against other ways to do the same."""

@@ -1,0 +1,1 @@
+"""Speed: the distortion chain beside the same mathematics in NumPy/SciPy and in torch."""

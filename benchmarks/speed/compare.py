@@ -1,0 +1,180 @@
+"""All sides in one run, interleaved: `python -m benchmarks.speed.compare` prints a table and writes RESULTS.md and results.json."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Before NumPy and torch are loaded: a library counts its threads once.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+from benchmarks.speed import cases  # noqa: E402
+from benchmarks.speed.cases import Case  # noqa: E402
+
+HERE = Path(__file__).parent
+FRAME = 512  # px, of the kernels
+CHAINS = {256: 40, 512: 20, 2048: 4}  # px: rounds
+PACKAGES = ("emsynth", "numpy", "scipy", "numba", "torch")
+POOLED = 8  # samples in one measurement of the threads
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one side of one case, ms."""
+
+    median: float
+    least: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `floor` is the time of the random words of one frame, measured in the same rounds, ms."""
+
+    name: str
+    side: int
+    rounds: int
+    floor: Timing
+    sides: dict[str, Timing]
+
+    def ratio(self, other: str) -> float | None:
+        """How many times faster than another side emsynth is, by the medians."""
+        if other not in self.sides or "emsynth" not in self.sides:
+            return None
+        return self.sides[other].median / self.sides["emsynth"].median
+
+
+def measure(case: Case, rounds: int) -> Row:
+    """Time all sides of a case and the floor in turn, each round beginning with another one."""
+    floor = next(cases.random_numbers(case.side)).calls["emsynth"]
+    calls = [("floor", floor), *case.calls.items()]
+    times: dict[str, list[float]] = {name: [] for name, _ in calls}
+    for _, call in calls:
+        call()
+    for n in range(rounds):
+        for k in range(len(calls)):
+            name, call = calls[(n + k) % len(calls)]
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    timing = {name: Timing(statistics.median(t), min(t)) for name, t in times.items()}
+    return Row(case.name, case.side, rounds, timing.pop("floor"), timing)
+
+
+def pooled(case: Case, workers: int, rounds: int) -> dict[str, float]:
+    """How many times as many samples per second `workers` threads make as one thread, by side."""
+    gains = {}
+    for name, call in case.calls.items():
+        pools = {n: cases.threaded(call, n, POOLED) for n in (1, workers)}
+        times: dict[int, list[float]] = {n: [] for n in pools}
+        for _ in range(rounds):
+            for n, together in pools.items():
+                start = time.perf_counter()
+                together()
+                times[n].append(time.perf_counter() - start)
+        gains[name] = statistics.median(times[1]) / statistics.median(times[workers])
+    return gains
+
+
+def _cell(timing: Timing | None) -> str:
+    return "" if timing is None else f"{timing.median:.2f} ({timing.least:.2f})"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.1f}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| computation | px | emsynth ms | NumPy ms | ratio | torch ms | ratio | ÷ random words |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        ours = row.sides.get("emsynth")
+        over = None if ours is None else ours.median / row.floor.median
+        cells = [row.name, f"{row.side}²", _cell(ours), _cell(row.sides.get("numpy")), _times(row.ratio("numpy"))]
+        cells += [_cell(row.sides.get("torch")), _times(row.ratio("torch")), _times(over)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def environment() -> dict[str, str]:
+    """Processor and versions."""
+    found = {"processor": _processor(), "cores": str(cases.cores()), "Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def report(rows: Sequence[Row], gains: dict[int, dict[str, float]]) -> str:
+    """The whole page."""
+    drawn = next(row for row in rows if row.name == "whole chain with draw" and row.side == min(CHAINS))
+    about = ", ".join(f"{name} {value}" for name, value in environment().items() if name != "processor")
+    threads = "\n".join(
+        f"- {side}²: " + ", ".join(f"{name} {gain:.2f}" for name, gain in by.items()) for side, by in gains.items()
+    )
+    return f"""# Speed
+
+Written by `python -m benchmarks.speed.compare`: one run, one thread, all sides in turn. Median (least) of the rounds in ms; ratios
+are those of the medians. The last column is emsynth's time over that of one pass of Philox random words over the same
+frame, one word per pixel. The draw of the chain's numbers is emsynth's alone; the references run with fixed ones.
+
+{_processor()}; {about}.
+
+{table(rows)}
+
+With the draw of the chain included, one thread makes {1e3 / drawn.sides["emsynth"].median:.0f} pairs of {drawn.side}² per second.
+
+Samples per second of {cases.cores()} threads over those of one thread, samples shared out to a thread pool:
+
+{threads}
+"""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each kernel; those of the chains scale along")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of RESULTS.md and results.json")
+    options = parser.parse_args()
+    if cases.torch is None:
+        print("torch is not installed: its columns stay empty")
+    else:
+        cases.torch.set_num_threads(1)
+    with threadpool_limits(1):
+        rows = [measure(case, options.rounds) for case in cases.kernels(FRAME)]
+        for side, rounds in CHAINS.items():
+            rounds = max(1, rounds * options.rounds // 15)
+            rows += [measure(cases.whole_chain(side), rounds), measure(cases.drawn_chain(side), rounds)]
+        gains = {side: pooled(cases.whole_chain(side), cases.cores(), 5) for side in (256, 512)}
+    page = report(rows, gains)
+    print(page)
+    (options.out / "RESULTS.md").write_text(page, encoding="utf-8")
+    found = {"environment": environment(), "rows": [asdict(row) for row in rows], "threads": gains}
+    (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""The user's own clean image, taken again by a real instrument: the distortion chain without any simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import operator
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emsynth import imagery
+from emsynth.distortion import Chain, Distorted, MaskBit, Positions
+from emsynth.distortion.geometry import Grid
+from emsynth.distortion.resample import interpolate
+from emsynth.draw import Streams
+from emsynth.errors import FieldError
+from emsynth.oversampling import oversample, parts
+
+Edge = Literal["mirror", "crop"]
+
+_BEYOND = 1e-6  # px by which rounding may put a position outside
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Retake(Distorted):
+    """A clean image and what an instrument would have made of it, as `Distorted`, and how it was drawn.
+
+    Attributes
+    ----------
+    drawn : Chain
+        The drawn chain: plain numbers, present stages only.
+    seed, index : int
+        Key of every random number.
+    corner : (int, int)
+        Row and column of the image at which the window begins; (0, 0) unless cropped.
+    """
+
+    drawn: Chain
+    seed: int
+    index: int
+    corner: tuple[int, int]
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write the result; whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            `.npz`: truth, distorted, displacement (2, R, C), affine, mask, the drawn chain as JSON, and the numbers
+            that belong to them, NaN where not known. `.tif` or `.tiff`: float32 pages truth, distorted, displacement
+            along rows, along columns, and mask; the rest as JSON in the first page's description. `.png`: the
+            distorted image alone, its range scaled to 16 bits, and beside it all of the above in an `.npz` of the same
+            name, with `png_offset` and `png_step`: distorted ≈ png_offset + png_step · grey.
+        overwrite : bool
+            Replace what is there.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        StoreError
+            The file cannot be written; `StoreExistsError` where it is there.
+        """
+        path = Path(path)
+        check_outputs(path, overwrite)
+        if path.suffix.lower() in (".tif", ".tiff"):
+            about = {**self._numbers(), "affine": self.affine.tolist(), "drawn": self.drawn.model_dump(mode="json")}
+            imagery.write_tiff(path, self._pages(), about)
+            return path
+        arrays = self._arrays()
+        if path.suffix.lower() == ".png":
+            offset, step = imagery.write_png(path, self.distorted)
+            arrays |= {"png_offset": np.array(offset), "png_step": np.array(step)}
+        imagery.write_npz(path.with_suffix(".npz"), arrays)
+        return path
+
+    def _pages(self) -> dict[str, NDArray[Any]]:
+        row, col = self.displacement
+        return {"truth": self.truth, "distorted": self.distorted, "displacement_row": row, "displacement_col": col,
+                "mask": self.mask}
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        images = {name: getattr(self, name) for name in ("truth", "distorted", "displacement", "affine", "mask")}
+        slow = {} if self.slow is None else {"slow": self.slow}
+        numbers = {name: np.array(np.nan if value is None else value) for name, value in self._numbers().items()}
+        drawn = np.array(json.dumps(self.drawn.model_dump(mode="json"), sort_keys=True))
+        return {**images, **slow, **numbers, "drawn": drawn}
+
+    def _numbers(self) -> dict[str, Any]:
+        return {"seed": self.seed, "index": self.index, "sampling": self.sampling, "corner": self.corner,
+                "expected_counts": self.expected_counts, "scale": self.scale, "gain": self.gain,
+                "black_level": self.black_level, "step": self.step}
+
+
+def check_outputs(path: Path, overwrite: bool) -> None:
+    """Refuse what `Retake.save` could not write; see `imagery.check_output`."""
+    imagery.check_output(path, overwrite)
+    if path.suffix.lower() == ".png" and not overwrite:
+        imagery.refuse_existing(path.with_suffix(".npz"))
+
+
+def distort(image: Any, chain: Chain, seed: int = 0, index: int = 0, sampling: float | None = None, *,
+            edge: Edge = "mirror", periodic: bool = False) -> Retake:
+    """Distort a clean image as an instrument would have done: a pure function of its arguments.
+
+    Parameters
+    ----------
+    image : array_like (R, C)
+        Clean intensity in any unit, its zero where nothing is detected; whole or floating-point numbers, at least
+        4 × 4 px. Columns are the fast scan axis.
+    chain : Chain
+        What the instrument does, such as ``recipe.distort``; distributions are drawn as sample `index` of a recipe
+        with this `seed` would draw them. The drawn expected counts scale the image's mean.
+    seed, index : int
+        Key of every random number, not negative: index i alone is index i among others.
+    sampling : float, optional
+        Size of a pixel, Å, for stages that need it.
+    edge : {'mirror', 'crop'}
+        Where the probe or the truth looks beyond the outermost pixel centres, the mirrored image is shown and the
+        pixel is flagged `MaskBit.BORDER`. With 'crop' the scan is made smaller instead, around the image's middle,
+        until it looks nowhere beyond; shorter scans drift less, so within a pixel or two it is the largest such scan.
+    periodic : bool
+        The image tiles without end, as a simulated unit cell does: wrap, without flags.
+
+    Returns
+    -------
+    Retake
+        Of the image's shape, unless cropped.
+
+    Raises
+    ------
+    FieldError
+        The image is not one that can be distorted, an argument is out of range, or cropping leaves nothing.
+
+    Notes
+    -----
+    The image is interpolated by its cosine series (its Fourier series where periodic), through a cubic spline of the
+    oversampled image; see `oversampling.oversample` for accuracy and memory. Between the pixels of a sharp image the
+    series can ring below 0; there the truth is 0.
+    """
+    if not isinstance(chain, Chain):
+        raise FieldError(f"chain: {type(chain).__name__} is not a Chain; give emsynth.distortion.Chain(...), or the "
+                         "distort section of a recipe: Recipe.load(...).distort")
+    seed, index = _whole(seed, "seed"), _whole(index, "index")
+    sampling = _positive(sampling, "sampling", "Å")
+    if edge not in get_args(Edge):
+        raise FieldError(f"edge: {edge!r} is not one of {', '.join(map(repr, get_args(Edge)))}")
+    clean = imagery.check_image(image)
+    drawn = chain.draw(Streams(seed, index), "distort")
+    shape = (clean.shape[0], clean.shape[1])
+    corner = (0, 0) if periodic or edge == "mirror" else _crop(drawn, shape, seed, index)
+    window = (shape[0] - 2 * corner[0], shape[1] - 2 * corner[1])
+    peak = float(clean.max())
+    seen = oversample(_relative(clean, peak), periodic)
+    result = drawn.run(lambda grid: seen.at(_shifted(grid, corner)), window, seed, index, sampling)
+    if not periodic:
+        _flag_border(result.mask, drawn.positions(window, seed, index), corner, shape)
+    inherited = {field.name: getattr(result, field.name) for field in dataclasses.fields(Distorted)}
+    return Retake(**inherited | {"scale": result.scale / peak}, drawn=drawn, seed=seed, index=index, corner=corner)
+
+
+def _shifted(grid: Grid, corner: tuple[int, int]) -> Grid:
+    """A grid in px of a window, in px of the image in which the window begins at `corner`."""
+    affine = grid.affine.copy()
+    affine[:, 2] += corner
+    return Grid(grid.shape, affine, grid.offsets)
+
+
+def _flag_border(mask: NDArray[np.uint8], where: Positions, corner: tuple[int, int], shape: tuple[int, int]) -> None:
+    """Flag the pixels that look beyond the outermost pixel centres of an image of `shape`."""
+    outside = np.zeros(where.shape, np.bool_)
+    for grid in (where.truth_grid(), where.probe_grid()):
+        for rows, part in parts(_shifted(grid, corner)):
+            for along, length in zip(part.positions(), shape, strict=True):
+                outside[rows] |= (along < -_BEYOND) | (along > length - 1 + _BEYOND)
+    if outside.shape != mask.shape:
+        outside = interpolate(outside, (mask.shape[0], mask.shape[1]), "nearest")
+    mask[outside] |= np.uint8(MaskBit.BORDER)
+
+
+def _crop(drawn: Chain, shape: tuple[int, int], seed: int, index: int) -> tuple[int, int]:
+    """Rows and columns to leave out on each side, so that a scan of the rest looks nowhere beyond the image."""
+    margin = np.zeros(2, np.int64)
+    while True:
+        window = (shape[0] - 2 * int(margin[0]), shape[1] - 2 * int(margin[1]))
+        if min(window) < imagery.SMALLEST:
+            raise FieldError(f"edge: 'crop' leaves nothing of an image of {shape[0]} × {shape[1]} px, so far does the "
+                             "probe stray; give a larger image, less displacement, or edge='mirror'")
+        where, excess = drawn.positions(window, seed, index), np.zeros(2)
+        for grid in (where.truth_grid(), where.probe_grid()):
+            for _, part in parts(grid):
+                at = part.positions()
+                beyond = np.maximum(-at.min(axis=(1, 2)), at.max(axis=(1, 2)) - np.array(window) + 1)
+                excess = np.maximum(excess, beyond - margin)
+        if excess.max() <= _BEYOND:
+            return int(margin[0]), int(margin[1])
+        margin += np.ceil(np.where(excess > _BEYOND, excess, 0)).astype(np.int64)
+
+
+def _relative(image: NDArray[Any], peak: float) -> NDArray[np.float32]:
+    # Relative to the brightest pixel, so that no unit is too large or too small for float32.
+    out = np.empty(image.shape, np.float32)
+    np.divide(image, peak, out=out, dtype=np.float64, casting="unsafe")
+    return out
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = -1
+    if whole < 0 or isinstance(value, bool):
+        raise FieldError(f"{name}: {value!r} is not a whole number of at least 0")
+    return whole
+
+
+def _positive(value: Any, name: str, unit: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        size = float(value)
+    except (TypeError, ValueError):
+        size = math.nan
+    if not 0 < size < math.inf or isinstance(value, bool):
+        raise FieldError(f"{name}: {value!r} {unit} is not a finite size above 0; leave it out where it is not known")
+    return size
