@@ -176,12 +176,6 @@ def _read_tiff(path: Path) -> NDArray[Any]:
         return np.asarray(held.asarray())
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise StoreExistsError where something is at `path`."""
-    if path.exists():
-        raise StoreExistsError(f"{path}: is already there; give another name, or allow it to be replaced (--overwrite)")
-
-
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse a file that cannot become an output, before anything is computed.
 
@@ -198,8 +192,8 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise StoreError(f"{path}: is a folder; give the name of a file in it")
     if not path.parent.is_dir():
         raise StoreError(f"{path}: there is no folder {path.parent}; make it first")
-    if not overwrite:
-        refuse_existing(path)
+    if path.exists() and not overwrite:
+        raise StoreExistsError(f"{path}: is already there; give another name, or allow it to be replaced (--overwrite)")
 
 
 @contextmanager

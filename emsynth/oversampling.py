@@ -114,7 +114,7 @@ def oversample(image: NDArray[np.float32], periodic: bool, factor: int | None = 
 
     Largest error of a wave at the image's own Nyquist frequency, as a share of its amplitude along one axis: about
     0.1 % for k = 4 and 3 % for k = 2, and 0.1 % for k = 2 at half of that frequency. Memory: 4 (1 + k + k²) bytes per
-    pixel while it is made, 84 for k = 4 and 12 for k = 1; 4 k² are kept.
+    pixel with the image while it is made, 84 for k = 4 and 28 for k = 2; 4 k² are kept.
 
     References
     ----------

@@ -77,7 +77,7 @@ def test_normals_are_normal() -> None:
 
 
 def chi_squared(drawn: np.ndarray, law: Any) -> float:
-    """p of the counts, all that are expected fewer than ten times pooled at either end."""
+    """The p of the counts, all that are expected fewer than ten times pooled at either end."""
     edges = np.arange(law.ppf(1e-9), law.isf(1e-9) + 1)
     common = edges[drawn.size * law.pmf(edges) > 10]
     inner = np.concatenate([[-np.inf], common[:-1] + 0.5, [np.inf]])

@@ -35,7 +35,7 @@ DISTRIBUTION = "a distribution such as {dist: uniform, low: 1, high: 2}"
 PIXEL = "pixel_size: 0.1"
 IMAGE = "image:\n  size: 128\n  pixel_size: 0.1\n"
 SPECIMEN = "specimen:\n  kind: crystal\n  structure: Au\n"
-STAGES = "(allowed: row_jitter, hum, drift, fly_back)"
+STAGES = "(allowed: row_jitter, hum, drift, fly_back, scan_speed)"
 
 # What is replaced, by what, and what is said then.
 MISTAKES = {

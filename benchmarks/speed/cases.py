@@ -54,17 +54,17 @@ def _inferring(call: Call) -> Call:
     return inferred
 
 
-def _case(name: str, side: int, emsynth: Call | None, numpy: Call, by_torch: Call | None) -> Case:
-    calls = {"numpy": numpy} if emsynth is None else {"emsynth": emsynth, "numpy": numpy}
+def _case(name: str, side: int, emsynth: Call, numpy: Call, by_torch: Call | None) -> Case:
+    calls = {"emsynth": emsynth, "numpy": numpy}
     if torch is not None and by_torch is not None:
         calls["torch"] = _inferring(by_torch)
     return Case(name, side, calls)
 
 
-def _stage(tag: str, image: np.ndarray) -> Call | None:
+def _stage(tag: str, image: np.ndarray) -> Call:
     settings = stem_chain.load()
     stage, state = emsynth_chain.stage(settings, tag), emsynth_chain.readout(settings, len(image), BRIGHTEST)
-    return None if stage is None else lambda: stage.apply(image.copy(), state, 7)
+    return lambda: stage.apply(image.copy(), state, 7)
 
 
 def random_numbers(side: int) -> Iterator[Case]:
@@ -117,7 +117,7 @@ def positions(side: int) -> Iterator[Case]:
     """Displacement, and what is gathered at it."""
     settings, shape, rng = stem_chain.load(), (side, side), _bit_generator()
     scan, stages = stem_chain.scan(settings, side), stem_chain.stages(settings)
-    chain, window, clean = emsynth_chain.chain(settings), emsynth_chain.window(side), stem_chain.coefficients()
+    chain, window = emsynth_chain.chain(settings), emsynth_chain.window(side)
     jitter, chance, to_field = rng.standard_normal((2, side)), rng.random((4, 8)), stem_chain.to_field(side)
 
     def by_numpy() -> Any:
@@ -134,18 +134,19 @@ def positions(side: int) -> Iterator[Case]:
     )
 
     moved = by_numpy()
-    padded, tile = emsynth_chain.coefficients(), torch and reference_torch.padded(clean)
+    padded, tile = emsynth_chain.coefficients(), reference_numpy.padded(stem_chain.coefficients())
+    tensor = torch and torch.from_numpy(tile)
     straight, bent = Grid(shape, np.eye(2, 3)), Grid(shape, np.eye(2, 3), moved.astype(np.float32))
     yield _case(
         "gather, truth", side, lambda: window.gather(padded, stem_chain.SAMPLING, True, straight),
-        lambda: reference_numpy.gather_truth(clean, to_field, shape),
-        lambda: reference_torch.gather(tile, reference_torch.positions(to_field, shape)),
+        lambda: reference_numpy.gather(tile, reference_numpy.positions(to_field, shape)),
+        lambda: reference_torch.gather(tensor, reference_torch.positions(to_field, shape)),
     )  # fmt: skip
     yield _case(
         "gather, image", side, lambda: window.gather(padded, stem_chain.SAMPLING, True, bent),
-        lambda: reference_numpy.gather_image(clean, to_field, to_field, moved),
+        lambda: reference_numpy.gather(tile, reference_numpy.positions(to_field, shape, to_field, moved)),
         lambda: reference_torch.gather(
-            tile, reference_torch.positions(to_field, shape, to_field, torch.from_numpy(moved))
+            tensor, reference_torch.positions(to_field, shape, to_field, torch.from_numpy(moved))
         ),
     )  # fmt: skip
     yield _mapped(side)
@@ -159,14 +160,14 @@ def _mapped(side: int) -> Case:
     window = Window(plain.shape, plain.pixel, plain.rotation, plain.origin, warp=warp, plane=plane)
     stack = np.stack([stem_chain.field() * f for f in (0.5, 1.0, 1.5)])
     padded = prefilter(stack, periodic=True)
-    clean = np.stack([stem_chain.coefficients() * np.float32(f) for f in (0.5, 1.0, 1.5)])
-    tiles = torch and torch.stack([reference_torch.padded(part) for part in clean])
+    tiles = np.stack([reference_numpy.padded(stem_chain.coefficients() * np.float32(f)) for f in (0.5, 1.0, 1.5)])
+    tensor = torch and torch.from_numpy(tiles)
     to_field, shift = stem_chain.to_field(side), warp / stem_chain.SAMPLING
     return _case(
         "gather, truth, strain and thickness maps", side,
         lambda: window.gather(padded, stem_chain.SAMPLING, True, grid),
-        lambda: reference_numpy.gather_mapped(clean, to_field, shift, plane, side, MARGIN),
-        lambda: reference_torch.gather_mapped(tiles, to_field, shift, plane, side, MARGIN),
+        lambda: reference_numpy.gather_mapped(tiles, to_field, shift, plane, side, MARGIN),
+        lambda: reference_torch.gather_mapped(tensor, to_field, shift, plane, side, MARGIN),
     )  # fmt: skip
 
 
@@ -233,12 +234,15 @@ def whole_chain(side: int) -> Case:
     def by_torch() -> Any:
         index = next(number)
         seeded = torch.Generator().manual_seed(index)
-        return reference_torch.distort(settings, side, tile, np.random.default_rng(index), seeded)
+        return reference_torch.distort(settings, side, tensor, np.random.default_rng(index), seeded)
 
-    tile = torch and reference_torch.padded(stem_chain.coefficients())
+    def by_numpy() -> Any:
+        return reference_numpy.distort(settings, side, tile, np.random.Generator(np.random.SFC64(next(number))))
+
+    tile = reference_numpy.padded(stem_chain.coefficients())
+    tensor = torch and torch.from_numpy(tile)
     return _case(
-        "whole chain", side, lambda: emsynth_chain.distort(made, side, next(number)),
-        lambda: reference_numpy.distort(settings, side, np.random.Generator(np.random.SFC64(next(number)))), by_torch,
+        "whole chain", side, lambda: emsynth_chain.distort(made, side, next(number)), by_numpy, by_torch,
     )  # fmt: skip
 
 

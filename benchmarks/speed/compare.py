@@ -1,4 +1,4 @@
-"""All sides in one run, interleaved: `python -m benchmarks.speed.compare` prints a table and writes RESULTS.md and results.json."""
+"""All sides in one run, in turn: `python -m benchmarks.speed.compare` prints and writes RESULTS.md and results.json."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from benchmarks.speed.cases import Case  # noqa: E402
 HERE = Path(__file__).parent
 FRAME = 512  # px, of the kernels
 CHAINS = {256: 40, 512: 20, 2048: 4}  # px: rounds
+REQUIRED, AIM = {"numpy": 8.0, "torch": 3.0}, {"numpy": 25.0, "torch": 10.0}  # of the whole chain at 512²
 PACKAGES = ("emsynth", "numpy", "scipy", "numba", "torch")
-POOLED = 8  # samples in one measurement of the threads
+POOLED = 16  # samples in one measurement of the threads
 
 
 @dataclass(frozen=True)
@@ -128,24 +129,39 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def report(rows: Sequence[Row], gains: dict[int, dict[str, float]]) -> str:
+def verdict(row: Row) -> str:
+    """How the whole chain stands against what is required of it."""
+    found = {name: row.ratio(name) for name in REQUIRED}
+    parts = [
+        f"{ratio:.1f} times as fast as {name} (required {REQUIRED[name]:g}, aim {AIM[name]:g})"
+        for name, ratio in found.items()
+        if ratio is not None
+    ]
+    return f"The whole chain at {row.side}² is {' and '.join(parts)}."
+
+
+def report(rows: Sequence[Row], gains: dict[int, dict[str, float]], note: str) -> str:
     """The whole page."""
     drawn = next(row for row in rows if row.name == "whole chain with draw" and row.side == min(CHAINS))
+    rate = 1e3 / drawn.sides["emsynth"].median
     about = ", ".join(f"{name} {value}" for name, value in environment().items() if name != "processor")
     threads = "\n".join(
         f"- {side}²: " + ", ".join(f"{name} {gain:.2f}" for name, gain in by.items()) for side, by in gains.items()
     )
     return f"""# Speed
 
-Written by `python -m benchmarks.speed.compare`: one run, one thread, all sides in turn. Median (least) of the rounds in ms; ratios
-are those of the medians. The last column is emsynth's time over that of one pass of Philox random words over the same
-frame, one word per pixel. The draw of the chain's numbers is emsynth's alone; the references run with fixed ones.
+Written by `python -m benchmarks.speed.compare`: one run, one thread, all sides in turn. Median (least) of the rounds
+in ms; ratios are those of the medians. The last column is emsynth's time over that of one pass of Philox random words
+over the same frame, one word per pixel. The draw of the chain's numbers is emsynth's alone; the references run with
+fixed ones.
 
-{_processor()}; {about}.
+{_processor()}; {about}. {note}
 
 {table(rows)}
 
-With the draw of the chain included, one thread makes {1e3 / drawn.sides["emsynth"].median:.0f} pairs of {drawn.side}² per second.
+{verdict(next(row for row in rows if row.name == "whole chain" and row.side == FRAME))}
+
+With the draw of the chain included, one thread makes {rate:.0f} pairs of {drawn.side}² per second.
 
 Samples per second of {cases.cores()} threads over those of one thread, samples shared out to a thread pool:
 
@@ -158,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="rounds of each kernel; those of the chains scale along")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of RESULTS.md and results.json")
+    parser.add_argument("--note", default="", help="a sentence for the page, e.g. what else the machine did")
     options = parser.parse_args()
     if cases.torch is None:
         print("torch is not installed: its columns stay empty")
@@ -169,7 +186,7 @@ def main() -> None:
             rounds = max(1, rounds * options.rounds // 15)
             rows += [measure(cases.whole_chain(side), rounds), measure(cases.drawn_chain(side), rounds)]
         gains = {side: pooled(cases.whole_chain(side), cases.cores(), 5) for side in (256, 512)}
-    page = report(rows, gains)
+    page = report(rows, gains, options.note)
     print(page)
     (options.out / "RESULTS.md").write_text(page, encoding="utf-8")
     found = {"environment": environment(), "rows": [asdict(row) for row in rows], "threads": gains}

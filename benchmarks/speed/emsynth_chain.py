@@ -11,38 +11,27 @@ from numpy.typing import NDArray
 from benchmarks.speed import stem_chain
 from benchmarks.speed.stem_chain import Settings
 from emsynth.distortion import Chain, Detection, Readout, ScanClock, Window
-from emsynth.distortion.chain import DETECTOR_ORDER, SCAN_ORDER, Distorted
+from emsynth.distortion.chain import Distorted
 from emsynth.distortion.geometry import prefilter
 from emsynth.draw import Streams
 
 SEED = 5
 
 
-def absent(settings: Settings) -> list[str]:
-    """Stages of the committed chain that this emsynth does not have."""
-    return [tag for tag in stem_chain.stages(settings) if tag not in SCAN_ORDER + DETECTOR_ORDER]
-
-
 def chain(settings: Settings) -> Chain:
-    """The committed chain, every number fixed; without the stages that are absent."""
-    return Chain.model_validate(_present(settings))
+    """The committed chain, every number fixed."""
+    return Chain.model_validate(settings)
 
 
-def _present(settings: Settings) -> Settings:
-    left_out = absent(settings)
-    parts = {part: [s for s in settings[part] if s["stage"] not in left_out] for part in ("scan", "detector")}
-    return {**settings, **parts}
-
-
-def stage(settings: Settings, tag: str) -> Detection | None:
-    """One detector stage of the committed chain; None where it is absent."""
-    return next((stage for stage in chain(settings).detector if stage.stage == tag), None)
+def stage(settings: Settings, tag: str) -> Detection:
+    """One detector stage of the committed chain."""
+    return next(stage for stage in chain(settings).detector if stage.stage == tag)
 
 
 def undrawn(settings: Settings) -> Chain:
     """The committed chain with every number a distribution of one per cent around it, so that drawing has all to do."""
     parts = {part: [_vary(stage) for stage in settings[part]] for part in ("scan", "detector")}
-    return Chain.model_validate(_present({**_vary(settings), **parts}))
+    return Chain.model_validate({**_vary(settings), **parts})
 
 
 def _vary(section: Settings) -> Settings:

@@ -1,7 +1,7 @@
-"""The distortion chain in torch on one CPU thread: the same mathematics as `reference_numpy`, in torch's fastest routines.
+"""The distortion chain in torch on the CPU: the mathematics of `reference_numpy`, in torch's fastest routines.
 
-What happens once per row or once per frame (row offsets, the affine fit, the clock) is shared with `reference_numpy`; all
-work on pixels is torch's. Call everything within `torch.inference_mode()`.
+What happens once per row or once per frame (row offsets, the affine fit, the clock) is shared with `reference_numpy`;
+all work on pixels is torch's. Call everything within `torch.inference_mode()`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
 from benchmarks.speed import reference_numpy, stem_chain
-from benchmarks.speed.reference_numpy import CLIPPED, DEFECT, F8
+from benchmarks.speed.reference_numpy import CLIPPED, DEFECT, F8, MARGIN
 from benchmarks.speed.stem_chain import Scan, Settings
 
-MARGIN = 3  # px that the tile repeats beyond each side, so that no tap leaves it
 NEGLIGIBLE = 1e-7  # of a float32
 BAND = 65536  # px gathered at a time
 
 
 def padded(coefficients: NDArray[np.float32]) -> Tensor:
     """Periodic coefficients (H, W) with a margin that repeats them, found once, outside of every measurement."""
-    return torch.from_numpy(np.pad(coefficients, MARGIN, mode="wrap"))
+    return torch.from_numpy(reference_numpy.padded(coefficients))
 
 
 def decay_along(signal: Tensor, keep: float) -> Tensor:
@@ -91,8 +90,8 @@ def gather(tile: Tensor, at: Tensor) -> Tensor:
 
 
 def _fetches(at: Tensor, padded_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    # Where two linear fetches stand for four taps, (x then y, fetch, R, C), in grid_sample's units from -1 to 1, and the
-    # weight of the second fetch (x then y, R, C).
+    # Where two linear fetches stand for four taps, (x then y, fetch, R, C), in grid_sample's units from -1 to 1, and
+    # the weight of the second fetch (x then y, R, C).
     width = torch.tensor([padded_shape[1], padded_shape[0]], dtype=torch.float32)[:, None, None]
     length = width - 2 * MARGIN
     f = at.flip(0).div_(length)
@@ -113,9 +112,9 @@ def _fetches(at: Tensor, padded_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]
 def _pairs(fetches: Tensor) -> list[Tensor]:
     # Views (1, R, C, 2) of planes x0, x1, y0, y1 as the grids (x0, y0), (x1, y0), (x0, y1), (x1, y1).
     rows, cols = fetches.shape[2:]
-    plane = rows * cols
+    size, plane = (1, rows, cols, 2), rows * cols
     return [
-        fetches.as_strided((1, rows, cols, 2), (0, cols, 1, (2 + y - x) * plane), x * plane) for y in (0, 1) for x in (0, 1)
+        fetches.as_strided(size, (0, cols, 1, (2 + y - x) * plane), x * plane) for y in (0, 1) for x in (0, 1)
     ]
 
 
@@ -193,7 +192,8 @@ def at_pixels(scan: Scan, series: Tensor, step: float) -> Tensor:
     below = times.int()
     share = times.sub_(below).float().view(-1)
     index = below.view(-1)
-    return torch.lerp(series.index_select(0, index), series.index_select(0, index + 1), share).view(scan.rows, scan.cols)
+    before, after = series.index_select(0, index), series.index_select(0, index + 1)
+    return torch.lerp(before, after, share).view(scan.rows, scan.cols)
 
 
 def pulse_spread(counts: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
@@ -231,7 +231,8 @@ def streak_by_fft(scan: Scan, image: Tensor, decay: float, fraction: float) -> T
     length += -length % 32
     response = (1 - keep) * keep ** torch.arange(reach + 1)
     response[0] += (1 - fraction) / fraction
-    rows = pad(torch.cat([image.mean(dim=1, keepdim=True).expand(-1, reach), image], dim=1), (0, length - scan.cols - reach))
+    idle = image.mean(dim=1, keepdim=True).expand(-1, reach)
+    rows = pad(torch.cat([idle, image], dim=1), (0, length - scan.cols - reach))
     turned = torch.fft.irfft(torch.fft.rfft(rows).mul_(torch.fft.rfft(response, n=length)), n=length)
     return turned[:, reach : reach + scan.cols] * fraction
 

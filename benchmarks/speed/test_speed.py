@@ -15,6 +15,7 @@ NAMES = [case.name for case in cases.kernels(16)]
 
 
 def call_of(case: cases.Case, by: str) -> cases.Call:
+    """What one side runs; a side without it is skipped with the reason."""
     if by not in case.calls:
         pytest.skip("torch is not installed" if cases.torch is None else f"{by} has no {case.name}")
     return case.calls[by]

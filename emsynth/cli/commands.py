@@ -287,7 +287,7 @@ def distort(
     from emsynth.recipe import Recipe
 
     target = out or Path(f"{image.stem}-distorted.npz")
-    retake.check_outputs(target, overwrite)
+    retake.check_outputs(target, overwrite, image)
     read = Recipe.load(recipe, settings or [])
     clean = imagery.read_image(image)
     result = retake.distort(clean, read.distort, read.seed if seed is None else seed, index, sampling,

@@ -20,10 +20,11 @@ _KNOTS = 8.0  # knots per relaxation time, between which a series is interpolate
 class BeamNoise(Detection):
     """Noise of the beam current: expected counts times 1 + σ·n(t), with S(f) ∝ 1/f.
 
-    n(t) is a sum of relaxations with time constants a factor of 4 apart, from `fastest` up to the time of the frame: each
-    has a Lorentzian spectrum and the same variance, and together they fall as 1/f between the inverse time constants, as
-    flicker noise is explained since [1]_. Each is an exact AR(1) series at eight knots per time constant (one per dwell
-    at most), linear in between, in real time with all fly-backs. The mean over the window is 1. Range ours.
+    n(t) is a sum of relaxations with time constants a factor of 4 apart, from `fastest` up to the time of the frame:
+    each has a Lorentzian spectrum and the same variance, and together they fall as 1/f between the inverse time
+    constants, as flicker noise is explained since [1]_. Each is an exact AR(1) series at eight knots per time constant
+    (one per dwell at most), linear in between, in real time with all fly-backs. The mean over the window is 1. Range
+    ours.
 
     Not in the truth.
 
@@ -44,14 +45,14 @@ class BeamNoise(Detection):
         """Relaxation times of the parts, s, (K,)."""
         fastest = number(self.fastest)
         parts = 1 + max(0, math.floor(math.log(max(clock.frame / fastest, 1.0), _SPACING)))
-        times: NDArray[np.float64] = fastest * _SPACING ** np.arange(parts)
+        times: NDArray[np.float64] = fastest * _SPACING ** np.arange(parts, dtype=np.float64)
         return times
 
     def series(self, clock: ScanClock, key: int) -> tuple[NDArray[np.float64], float]:
         """The noise n at equally spaced knots, of deviation 1, and the time between them, s."""
         times = self.times(clock)
         step = max(times[0] / _KNOTS, clock.dwell)
-        lengths = np.array([math.ceil(clock.frame / (step * _SPACING**k)) + 2 for k in range(len(times))])
+        lengths = np.array([math.ceil(clock.frame / (step * _SPACING**k)) + 3 for k in range(len(times))])
         white = np.concatenate([normals(key, k, (length,)) for k, length in enumerate(lengths)])
         keep = np.exp(-step * _SPACING ** np.arange(len(times)) / times)
         out = np.empty(lengths[0])
@@ -62,12 +63,8 @@ class BeamNoise(Detection):
         """Multiply the expected counts `image (R, C)`."""
         clock = readout.clock
         series, step = self.series(clock, key)
-        factor = np.empty_like(image)
-        signal.sample(series, clock.row_period / step, clock.dwell / step, factor)
-        sigma = number(self.sigma)
-        np.maximum(1 + np.float32(sigma) * factor, 0, out=factor)
-        factor *= 1 / np.float32(factor.mean(dtype=np.float64))
-        image *= factor
+        steps = clock.row_period / step, clock.dwell / step
+        signal.modulate(series.astype(np.float32), *steps, number(self.sigma), image, np.empty_like(image))
         return image
 
 
@@ -119,9 +116,9 @@ class CompoundPoisson(Detection):
 
 
 class PulseSpread(Detection):
-    """Pulse heights of scintillator and photomultiplier: N electrons give Gamma(N/σ_g², σ_g²), of mean N, variance σ_g² N.
+    """Pulse heights of scintillator and photomultiplier: N electrons give Gamma(N/σ_g², σ_g²).
 
-    The Gamma distribution is that of N independent pulses with the relative variance σ_g² each [1]_; range ours. Not in
+    Mean N, variance σ_g² N: the sum of N independent pulses of mean 1 and variance σ_g² each [1]_; range ours. Not in
     the truth.
 
     References

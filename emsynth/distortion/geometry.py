@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +124,7 @@ class Window:
         if len(set(grids)) > 1 or any(min(g) < 4 for g in grids):
             raise FieldError(f"control grids of shapes {grids} do not go together; give one shape of at least (4, 4)")
 
-    @property
+    @cached_property
     def affine(self) -> NDArray[np.float64]:
         """Window px to specimen Å without the warp, (2, 3): Å = affine @ [row, col, 1]."""
         cosine, sine = np.cos(self.rotation), np.sin(self.rotation)
@@ -211,7 +213,8 @@ class Window:
     def _gather(self, coefficients: NDArray[np.float32], sampling: float | Sequence[float], periodic: bool,
                 grid: Grid) -> NDArray[np.float32]:
         offsets = np.empty((2, 0, 0), np.float32) if grid.offsets is None else grid.offsets
-        if not (np.isfinite(grid.affine).all() and np.isfinite(np.vdot(offsets, offsets))):
+        # One sum that is finite only where every number is.
+        if not math.isfinite(float(grid.affine.sum()) + float(np.vdot(offsets, offsets))):
             raise FieldError("a position is not a finite number; look at the scan stages that displace it")
         if coefficients[0].size > _MOST_COEFFICIENTS:
             raise FieldError(f"a field of {coefficients.shape[1]} × {coefficients.shape[2]} px has more than 2³² "

@@ -84,7 +84,9 @@ class Resample(Artefact):
         return enlarged_map(displacement, shape, chosen)
 
 
-def enlarged_map(displacement: NDArray[Any], shape: tuple[int, int], method: Interpolation = "bilinear") -> NDArray[Any]:
+def enlarged_map(
+    displacement: NDArray[Any], shape: tuple[int, int], method: Interpolation = "bilinear"
+) -> NDArray[Any]:
     """A displacement (2, r, c) px enlarged to (2, *shape) with its own type, in px of the larger image."""
     zoom = np.divide(shape, displacement.shape[1:]).astype(np.float32)
     parts = zip(displacement.astype(np.float32), zoom, strict=True)

@@ -126,9 +126,9 @@ class Hum(ProbeMotion):
         angle, amplitude = 2 * np.pi * chance[:, 4], number(self.amplitude) * share
         size = amplitude * np.stack([np.sin(angle), np.cos(angle)])
         along_rows, cols = waves(clock, frequency)
-        rows = [size[axis, :, None] * np.sin(along_rows + 2 * np.pi * (chance[:, 5 + axis, None] + lead))
-                for axis in (0, 1) for lead in (0.0, 0.25)]
-        return Motion(np.stack([np.concatenate(rows[:2]), np.concatenate(rows[2:])]), cols)
+        sine, cosine, phase = np.sin(along_rows), np.cos(along_rows), 2 * np.pi * chance[:, 5:7].T
+        a, b = (size * np.cos(phase))[:, :, None], (size * np.sin(phase))[:, :, None]
+        return Motion(np.concatenate([a * sine + b * cosine, a * cosine - b * sine], axis=1), cols)
 
     def _frequencies(self, chance: NDArray[np.float64]) -> NDArray[np.float64]:
         harmonic = 1 + np.floor(6 * chance[:, 1])

@@ -11,7 +11,7 @@ from emsynth.distortion._kernels import motion as kernels
 from emsynth.distortion.stage import Motion
 
 MOST_STEPS = 30
-COLUMNS_USED = 8
+COLUMNS_USED = 5
 ROWS_USED = 256
 
 
@@ -32,7 +32,7 @@ def affine_split(displacement: NDArray[np.floating]) -> tuple[NDArray[np.float64
 
     Notes
     -----
-    The least sum of absolute deviations, by iteratively reweighted least squares [1]_ on up to 256 rows and 8
+    The least sum of absolute deviations, by iteratively reweighted least squares [1]_ on up to 256 rows and 5
     columns, so that one transient, such as the settling after a fly-back, does not tilt the whole window.
 
     References

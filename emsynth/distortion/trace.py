@@ -74,7 +74,7 @@ class Streak(Detection):
             return image
         gap, idle = clock.fly_back / clock.dwell, np.zeros(len(image))
         if self.beam == "on":
-            idle = image.mean(axis=1, dtype=np.float64)
+            idle = image.mean(axis=1).astype(np.float64)
         if self.shape == "exponential":
             signal.relax(image, idle, math.exp(-1 / decay), math.exp(-gap / decay), 1 - fraction, fraction)
             return image
@@ -156,10 +156,10 @@ def flicker(white: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class PickUp(Detection):
-    """Mains hum picked up by the amplifier: an additive Σ A sin(2πft + φ), continuous in t, mean 0 over the window (ours).
+    """Mains hum picked up by the amplifier: an additive Σ A sin(2πft + φ), continuous in t (ours).
 
-    The first line is the mains itself, the others are its next harmonics with a uniform share of the amplitude. Not in
-    the truth.
+    Its mean over the window is 0. The first line is the mains itself, the others are its next harmonics with a uniform
+    share of the amplitude. Not in the truth.
     """
 
     stage: Literal["pick_up"] = "pick_up"
@@ -172,7 +172,7 @@ class PickUp(Detection):
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Add the hum to `image (R, C)`."""
         chance = uniforms(key, 0, (int(number(self.lines)), 2))
-        along_rows, cols = waves(readout.clock, number(self.mains) * (1.0 + np.arange(len(chance))))
+        along_rows, cols = waves(readout.clock, number(self.mains) * np.arange(1, len(chance) + 1, dtype=np.float64))
         share = np.where(np.arange(len(chance)) == 0, 1.0, chance[:, 1])[:, None]
         rows = [share * np.sin(along_rows + 2 * np.pi * (chance[:, :1] + lead)) for lead in (0.0, 0.25)]
         added = Motion(np.concatenate(rows)[None], cols).values()[0]
@@ -258,7 +258,8 @@ class PixelDefects(Detection):
         Uniform(low=0, high=8), unit="1", low=0, high=6553, about="Mean number of bright pixels per 256 × 256"
     )
     amplitude: Quantity = quantity(
-        LogUniform(low=0.5, high=3), unit="1", low=0, high=1e4, about="Brightest of them, as a multiple of the brightest"
+        LogUniform(low=0.5, high=3), unit="1", low=0, high=1e4,
+        about="Signal of the brightest, as a multiple of the brightest of the truth",
     )
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:

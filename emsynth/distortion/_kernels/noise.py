@@ -92,7 +92,8 @@ def _words(key: np.uint64, stream: np.uint64, chunk: int, out: NDArray[np.uint32
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _normals(words: NDArray[np.int32], t: NDArray[np.float32], mantissa: NDArray[np.float32], z: NDArray[np.float32]) -> None:
+def _normals(words: NDArray[np.int32], t: NDArray[np.float32], mantissa: NDArray[np.float32],
+             z: NDArray[np.float32]) -> None:
     # Normal quantiles of words / 2³²; `t` and `mantissa` are room to work in. Both tails keep their digits.
     bits, fraction = t.view(np.int32), mantissa.view(np.int32)
     for k in range(z.size):
@@ -102,8 +103,8 @@ def _normals(words: NDArray[np.int32], t: NDArray[np.float32], mantissa: NDArray
         fraction[k] = (bits[k] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
     for k in range(z.size):
         x = mantissa[k] - F(1.5)
-        log = _LOG[7] + x * (_LOG[8] + x * _LOG[9])
-        log = _LOG[0] + x * (_LOG[1] + x * (_LOG[2] + x * (_LOG[3] + x * (_LOG[4] + x * (_LOG[5] + x * (_LOG[6] + x * log))))))
+        log = _LOG[5] + x * (_LOG[6] + x * (_LOG[7] + x * (_LOG[8] + x * _LOG[9])))
+        log = _LOG[0] + x * (_LOG[1] + x * (_LOG[2] + x * (_LOG[3] + x * (_LOG[4] + x * log))))
         log += F((bits[k] >> np.int32(23)) - np.int32(127)) * _LN2
         # Wichura, algorithm AS 241 (PPND7), Appl. Stat. 37, 477 (1988).
         r = np.sqrt(-log) - F(1.6)
@@ -154,7 +155,7 @@ def _sum_up(mean: NDArray[np.float32], words: NDArray[np.int32], m: NDArray[np.f
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _expand_poisson(mean: NDArray[np.float32], z: NDArray[np.float32], count: NDArray[np.float32]) -> None:
-    # Poisson quantiles of means from SUMMED_BELOW on, where `count` is overwritten.
+    # Poisson quantiles of means from SUMMED_BELOW on.
     for k in range(count.size):
         m = mean[k] if mean[k] > SUMMED_BELOW else SUMMED_BELOW
         root = np.sqrt(m)
@@ -169,7 +170,7 @@ def _expand_poisson(mean: NDArray[np.float32], z: NDArray[np.float32], count: ND
         c = _PC[0] + s * (_PC[1] + s * (_PC[2] + s * c))
         x = np.floor(m + (root * y + (y * y * a + (b + c / m))))
         x = x if x > F(0.0) else F(0.0)
-        count[k] = count[k] if mean[k] < SUMMED_BELOW else x
+        count[k] = x
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -196,15 +197,26 @@ def _expand_gamma(shape: NDArray[np.float32], z: NDArray[np.float32], out: NDArr
 def _poisson(mean: NDArray[np.float32], words: NDArray[np.int32], room: NDArray[np.float32],
              count: NDArray[np.float32]) -> None:
     # Counts of one chunk, 256 at a time, because few images are dark or bright throughout; room (4, 256).
+    dark, where = np.empty(BLOCKS, np.int32), np.empty(BLOCKS, np.int64)
+    means, counts = np.empty(BLOCKS, np.float32), np.empty(BLOCKS, np.float32)
     for start in range(0, mean.size, BLOCKS):
         part, below = slice(start, start + BLOCKS), 0
         for k in range(start, start + BLOCKS):
             below += 1 if mean[k] < SUMMED_BELOW else 0
-        if below > 0:
-            _sum_up(mean[part], words[part], room[0], room[1], room[2], room[3], count[part])
         if below < BLOCKS:
             _normals(words[part], room[0], room[1], room[2])
             _expand_poisson(mean[part], room[2], count[part])
+        if below == BLOCKS:
+            _sum_up(mean[part], words[part], room[0], room[1], room[2], room[3], count[part])
+        elif below > 0:
+            # Side by side, so that the sum runs for those only that need it.
+            n = 0
+            for k in range(start, start + BLOCKS):
+                where[n], means[n], dark[n] = k, mean[k], words[k]
+                n += 1 if mean[k] < SUMMED_BELOW else 0
+            _sum_up(means[:n], dark[:n], room[0, :n], room[1, :n], room[2, :n], room[3, :n], counts[:n])
+            for k in range(n):
+                count[where[k]] = counts[k]
 
 
 @njit(cache=True, nogil=True, fastmath=False)

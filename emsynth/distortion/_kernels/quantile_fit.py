@@ -1,9 +1,9 @@
-"""Where the quantile polynomials of `noise` come from: `python -m emsynth.distortion._kernels.quantile_fit` prints them.
+"""Where the quantile polynomials of `noise` come from: run it as a module and it prints them.
 
-Both laws have a quantile x = m + √m·z + z² a(s) + b(s) + c(s)/m + d(s)/m² with s = z/√m, z the normal quantile of the same
-probability and m the mean: the Cornish-Fisher expansion with its powers of 1/√m summed up, as in N. M. Temme's uniform
-expansions (Asymptotic Methods for Integrals, 2015). The polynomials are fitted to exact quantiles by least squares whose
-weights are raised where the error is largest.
+Both laws have a quantile x = m + √m·z + z² a(s) + b(s) + c(s)/m + d(s)/m² with s = z/√m, z the normal quantile of the
+same probability and m the mean: the Cornish-Fisher expansion with its powers of 1/√m summed up, as in the uniform
+expansions of N. M. Temme (Asymptotic Methods for Integrals, World Scientific, 2015). The polynomials are fitted to
+exact quantiles by least squares whose weights are raised where the error is largest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def poisson_quantile(mean: Array, z: Array) -> Array:
         # Above the median through the complement, which keeps its digits.
         short = np.where(z > 0, gammainc(middle, mean) > ndtr(-z), gammaincc(middle, mean) < ndtr(z))
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return (low + high) / 2
+    quantile: Array = (low + high) / 2
+    return quantile
 
 
 def gamma_quantile(shape: Array, z: Array) -> Array:

@@ -169,10 +169,10 @@ def relaxations(
 ) -> None:  # fmt: skip
     """Add up AR(1) series, each sampled `ratio` times more coarsely than the one before, on the knots of the first.
 
-    Series k is made of the `lengths[k]` normals of `white` after those of series k - 1, and keeps `keep[k]` of its value
-    from knot to knot; between its knots it is linear. `out (lengths[0],)` receives the sum.
+    Series k is made of the `lengths[k]` normals of `white` after those of series k - 1, and keeps `keep[k]` of its
+    value from knot to knot; between its knots it is linear. `out (lengths[0],)` receives the sum.
     """
-    end, slower = white.size, np.zeros(1)
+    end, slower = white.size, np.zeros(2)
     for k in range(lengths.size - 1, -1, -1):
         n = lengths[k]
         own = white[end - n : end].copy()
@@ -181,23 +181,45 @@ def relaxations(
         for j in range(1, n):
             own[j] = keep[k] * own[j - 1] + innovation * own[j]
         if k < lengths.size - 1:
-            for j in range(n):
-                before = min(j // ratio, slower.size - 1)
-                after = min(before + 1, slower.size - 1)
-                share = (j - before * ratio) / ratio
-                own[j] += (1.0 - share) * slower[before] + share * slower[after]
+            for before in range(min((n - 1) // ratio + 1, slower.size - 1)):
+                step = (slower[before + 1] - slower[before]) / ratio
+                for j in range(before * ratio, min((before + 1) * ratio, n)):
+                    own[j] += slower[before] + step * (j - before * ratio)
         slower = own
     out[:] = slower
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def sample(series: NDArray[np.float64], row_step: float, col_step: float, out: NDArray[np.float32]) -> None:
-    """Values of `series` at knot r · row_step + c · col_step, linear in between, into `out (R, C)`."""
-    last = np.uint64(series.size - 2)
-    for r in range(out.shape[0]):
-        start, line = r * row_step, out[r]
-        for c in range(line.size):
-            t = start + c * col_step
-            i = min(np.uint64(np.int64(t)), last)
-            share = t - np.float64(np.int64(i))
-            line[c] = series[i] + share * (series[i + np.uint64(1)] - series[i])
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _factors(series: NDArray[np.float32], start: float, step: float, sigma: float, out: NDArray[np.float32]) -> float:
+    # 1 + sigma · series at start + step · c, at least 0, and their sum.
+    first = np.int64(start)
+    rest, total, s = F(start - first), F(0.0), F(sigma)
+    for c in range(out.size):
+        t = rest + F(step) * F(c)
+        i = np.int32(t)
+        k = np.uint64(first + i)
+        a = series[k]
+        value = F(1.0) + s * (a + (t - F(i)) * (series[k + np.uint64(1)] - a))
+        value = value if value > F(0.0) else F(0.0)
+        out[c] = value
+        total += value
+    return float(total)
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def modulate(
+    series: NDArray[np.float32], row_step: float, col_step: float, sigma: float, image: NDArray[np.float32],
+    factors: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Multiply `image (R, C)` by 1 + sigma · series, divided by its mean over the image, in place.
+
+    `series` is taken at knot r · row_step + c · col_step, linear in between; `factors (R, C)` is room to work in.
+    """
+    total = 0.0
+    for r in range(image.shape[0]):
+        total += _factors(series, r * row_step, col_step, sigma, factors[r])
+    scale = F(image.size / total)
+    for r in range(image.shape[0]):
+        line, row = factors[r], image[r]
+        for c in range(row.size):
+            row[c] *= scale * line[c]

@@ -1,6 +1,6 @@
 """Cubic B-splines: interpolation of a field, and the smooth surfaces that strain and thicken it.
 
-A row of pixels at a time: where it looks (float64), the index and the weights of its taps (int32 and float32), the sums.
+A row of pixels at a time: where it looks (float64), the index and the weights of its taps, the sums (float32).
 Each step is a loop over contiguous numbers, so that all but the last vectorise over pixels, and the last over taps.
 """
 

@@ -1,0 +1,1 @@
+"""Second opinions: the distortion engine judged by other people's programs."""
