@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,8 @@ _DEVIATIONS = 4.0
 _DARK = 1e-9
 
 _STILL = ((0.0, 1.0),)
+
+_rooms = threading.local()
 
 Gather = Callable[[Grid], NDArray[np.float32]]
 
@@ -194,15 +197,13 @@ class Chain(Drawable):
             shared = Motion.total([stage.move_slowly(clock, key) for stage, key in keyed])
             slow = shared.values()
             motions.append(shared.reversed())
-        motions.append(Motion.affine(affine, clock.shape).reversed())
         if self.truth_geometry != "ideal":
             # The image's own positions stay as they are: its content moves by itself.
-            centroid = sum(stage.centroid() for stage in self.detector)
-            affine[1, 2] -= centroid
-            motions.append(Motion.affine(np.array([[0, 0, 0], [0, 0, centroid]]), clock.shape))
+            affine[1, 2] -= sum(stage.centroid() for stage in self.detector)
+        motions.append(Motion.affine(-affine, clock.shape))
         if not any(np.any(m.rows) for m in motions):
             return Positions(affine, slow, np.zeros((2, rows, cols), np.float16), frame), None
-        moved, half = np.empty((2, rows, cols), np.float32), np.empty((2, rows, cols), np.uint16)
+        moved, half = _room((2, rows, cols)), np.empty((2, rows, cols), np.uint16)
         kernels.evaluate_half(*Motion.total(motions).factors(), moved, half)
         return Positions(affine, slow, half.view(np.float16), frame), moved
 
@@ -217,7 +218,8 @@ class Chain(Drawable):
         Parameters
         ----------
         gather : callable
-            Takes a `Grid` in window px and returns what the field shows there, (R, C) float32.
+            Takes a `Grid` in window px and returns what the field shows there, (R, C) float32, an array of its own;
+            the grid's offsets are only good for the time of the call.
         shape : (int, int)
             Rows and columns of the window.
         seed, index : int
@@ -274,7 +276,9 @@ class Chain(Drawable):
         grid = where.truth_grid()
         offsets = _sum_of(grid.offsets, moved)
         if path == _STILL:
-            return gather(Grid(grid.shape, grid.affine, offsets)) * scale
+            seen = gather(Grid(grid.shape, grid.affine, offsets))
+            seen *= scale
+            return seen
         total = np.zeros_like(truth)
         for along, share in path:
             total += gather(_ahead(grid, offsets, along)) * (scale * np.float32(share))
@@ -304,6 +308,14 @@ class Chain(Drawable):
             gain=gain,
             mask=np.zeros(shape, dtype=np.uint8),
         )
+
+
+def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    # This thread's own, used again and again: new memory costs more than what is written into it.
+    held: NDArray[np.float32] | None = getattr(_rooms, "held", None)
+    if held is None or held.shape != shape:
+        held = _rooms.held = np.empty(shape, np.float32)
+    return held
 
 
 def _sum_of(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -14,7 +14,7 @@ from emsynth.draw import LogUniform, Quantity, Uniform, number, quantity
 
 REFERENCE_AREA = 256**2  # px; rates of rare events are given per frame of this size
 _SPACING = 4.0  # ratio of neighbouring relaxation times
-_KNOTS = 8.0  # knots per relaxation time, between which a series is interpolated linearly
+_KNOTS = 4.0  # knots per relaxation time, between which a series is interpolated linearly
 
 
 class BeamNoise(Detection):
@@ -22,7 +22,7 @@ class BeamNoise(Detection):
 
     n(t) is a sum of relaxations with time constants a factor of 4 apart, from `fastest` up to the time of the frame:
     each has a Lorentzian spectrum and the same variance, and together they fall as 1/f between the inverse time
-    constants, as flicker noise is explained since [1]_. Each is an exact AR(1) series at eight knots per time constant
+    constants, as flicker noise is explained since [1]_. Each is an exact AR(1) series at four knots per time constant
     (one per dwell at most), linear in between, in real time with all fly-backs. The mean over the window is 1. Range
     ours.
 
@@ -53,7 +53,7 @@ class BeamNoise(Detection):
         times = self.times(clock)
         step = max(times[0] / _KNOTS, clock.dwell)
         lengths = np.array([math.ceil(clock.frame / (step * _SPACING**k)) + 3 for k in range(len(times))])
-        white = np.concatenate([normals(key, k, (length,)) for k, length in enumerate(lengths)])
+        white = normals(key, 0, (int(lengths.sum()),))
         keep = np.exp(-step * _SPACING ** np.arange(len(times)) / times)
         out = np.empty(lengths[0])
         signal.relaxations(white, lengths, keep, int(_SPACING), out)
@@ -64,7 +64,7 @@ class BeamNoise(Detection):
         clock = readout.clock
         series, step = self.series(clock, key)
         steps = clock.row_period / step, clock.dwell / step
-        signal.modulate(series.astype(np.float32), *steps, number(self.sigma), image, np.empty_like(image))
+        signal.modulate(series, *steps, number(self.sigma), image)
         return image
 
 

@@ -44,6 +44,8 @@ class Family:
         The calibrated measure of each severity.
     shown : tuple of str
         What a figure writes under each severity: names of the chain's numbers, or of a stage's as ``stage.name``.
+    note : str
+        What one must know to read the row; empty where there is nothing.
     camera : bool
         Whether it belongs to a camera, which sees a bright field.
     """
@@ -53,6 +55,7 @@ class Family:
     levels: tuple[dict[str, Any], ...]
     qualities: tuple[float, ...]
     shown: tuple[str, ...]
+    note: str
     camera: bool
 
 
@@ -62,8 +65,9 @@ def table() -> dict[str, Family]:
     document = json.loads(resources.files("emsynth.distortion").joinpath("severities.json").read_text("utf-8"))
     base = document["base"]
     return {
-        name: Family(name, entry["measure"], tuple(base | level for level in entry["levels"]),
-                     tuple(entry["qualities"]), tuple(entry["shown"]), "camera" in entry["levels"][0])
+        name: Family(
+            name, entry["measure"], tuple(base | level for level in entry["levels"]), tuple(entry["qualities"]),
+            tuple(entry["shown"]), entry.get("note", ""), "camera" in entry["levels"][0])
         for name, entry in document["families"].items()
     }  # fmt: skip
 
@@ -160,9 +164,9 @@ def quality(made: Distorted, measure: Measure) -> float:
 def reference_scene(camera: bool = False, side: int = 256) -> tuple[Gather, Window]:
     """The scene that severities are calibrated on, analytic, without random numbers.
 
-    A crystalline particle, a lattice of a heavy and a light column per cell of 16 px, on a flat support: atoms show what
-    the scan does to them, the support shows noise. A detector sees it bright on dark, a camera as a
-    bright field with a third of the contrast.
+    A crystalline particle, a lattice of a heavy and a light column per cell of 16 px, on a flat support: atoms show
+    what the scan does to them, the support shows noise. A detector sees it bright on dark, a camera as a bright field
+    with a third of the contrast.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 F = np.float32
-_SMALLEST_NORMAL = np.int32(113 << 23)  # bits of 2⁻¹⁴, the smallest normal half
+_SMALLEST_NORMAL = F(2.0**-14)  # of half precision
 TERMS = 4  # products that are added up at a time, so that a row goes through memory less often
 
 
@@ -32,6 +32,26 @@ def evaluate(rows: NDArray[np.float32], cols: NDArray[np.float32], out: NDArray[
             _row(rows[axis], cols, r, out[axis, r])
 
 
+@njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
+def _round(line: NDArray[np.float32], size: NDArray[np.float32], steps: NDArray[np.int32],
+           code: NDArray[np.uint16]) -> None:
+    # To half precision; `size` and `steps` (C,) are room to work in.
+    bits, rounded = line.view(np.int32), size.view(np.int32)
+    for n in range(line.size):
+        a = np.abs(line[n])
+        # Adding and subtracting a power of two rounds to multiples of 2⁻²⁴; Veltkamp's splitting to eleven bits.
+        subnormal, split = (a + F(0.5)) - F(0.5), a * F(8193.0)
+        normal = split - (split - a)
+        size[n] = subnormal if a < _SMALLEST_NORMAL else normal
+    for n in range(line.size):
+        normal_code = (rounded[n] >> np.int32(13)) - np.int32(112 << 10)
+        steps[n] = np.int32(size[n] * F(2.0**24)) if size[n] < _SMALLEST_NORMAL else normal_code
+    for n in range(line.size):
+        sign = bits[n] & np.int32(-0x80000000)
+        bits[n] = rounded[n] | sign
+        code[n] = np.uint16(steps[n] | ((sign >> np.int32(16)) & np.int32(0x8000)))
+
+
 @njit(cache=True, nogil=True, fastmath=False)
 def evaluate_half(
     rows: NDArray[np.float32], cols: NDArray[np.float32], out: NDArray[np.float32], half: NDArray[np.uint16]
@@ -40,23 +60,11 @@ def evaluate_half(
 
     To nearest, ties to even; below 2⁻¹⁴ to multiples of 2⁻²⁴, the subnormal halves. Values stay below 65504.
     """
-    small, steps = np.empty(out.shape[2], np.float32), np.empty(out.shape[2], np.int32)
-    fraction = small.view(np.int32)
+    size, steps = np.empty(out.shape[2], np.float32), np.empty(out.shape[2], np.int32)
     for axis in range(out.shape[0]):
         for r in range(out.shape[1]):
-            line, code = out[axis, r], half[axis, r]
-            _row(rows[axis], cols, r, line)
-            bits = line.view(np.int32)
-            for n in range(line.size):
-                small[n] = (np.abs(line[n]) + F(0.5)) - F(0.5)
-                steps[n] = np.int32(small[n] * F(2.0**24)) if small[n] < F(1.0) else np.int32(0)
-            for n in range(line.size):
-                sign, plain = bits[n] & np.int32(-0x80000000), bits[n] & np.int32(0x7FFFFFFF)
-                near = plain + np.int32(0xFFF) + ((plain >> np.int32(13)) & np.int32(1))
-                tiny = plain < _SMALLEST_NORMAL
-                size = steps[n] if tiny else (near >> np.int32(13)) - np.int32(112 << 10)
-                code[n] = np.uint16(((sign >> np.int32(16)) & np.int32(0x8000)) | size)
-                bits[n] = (fraction[n] if tiny else near & np.int32(~0x1FFF)) | sign
+            _row(rows[axis], cols, r, out[axis, r])
+            _round(out[axis, r], size, steps, half[axis, r])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")

@@ -6,6 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from emsynth.distortion._kernels.lanes import relax_eight
+
+VERSION = 1  # of `lanes`, whose functions are inlined here
 F = np.float32
 
 
@@ -19,21 +22,13 @@ def _last_state(row: NDArray[np.float32], weights: NDArray[np.float32]) -> float
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _relax_row(row: NDArray[np.float32], start: float, keep: float, response: NDArray[np.float32],
-               decay: NDArray[np.float32], prompt: float, delayed: float) -> None:
-    # Eight pixels at a time: their states are response (8, 8) @ signal + decay (8,) · state before.
-    p, d, state, states = F(prompt), F(delayed), F(start), np.empty(8, np.float32)
+def _relax_row(row: NDArray[np.float32], start: float, keep: float, response: NDArray[np.float32], prompt: float,
+               delayed: float) -> None:
+    # Eight pixels at a time: their states are response (9, 8)[:8] @ signal + response[8] · state before.
+    p, d, state, flat = F(prompt), F(delayed), F(start), response.reshape(-1)
     whole = row.size - row.size % 8
     for c in range(0, whole, 8):
-        for i in range(8):
-            states[i] = decay[i] * state
-        for j in range(8):
-            signal = row[c + j]
-            for i in range(8):
-                states[i] += response[j, i] * signal
-        state = states[7]
-        for i in range(8):
-            row[c + i] = p * row[c + i] + d * states[i]
+        state = relax_eight(row, np.uint64(c), flat, state, p, d)
     for c in range(whole, row.size):
         state = F(keep) * state + (F(1.0) - F(keep)) * row[c]
         row[c] = p * row[c] + d * state
@@ -59,11 +54,11 @@ def relax(
     if keep < 1.0:
         # What a pixel leaves after so many others is below float32.
         reach = min(cols, int(np.ceil(np.log(1e-9) / np.log(keep))) if keep > 1e-9 else 1)
-    weights, response, decay = np.empty(reach, np.float32), np.zeros((8, 8), np.float32), np.empty(8, np.float32)
+    weights, response = np.empty(reach, np.float32), np.zeros((9, 8), np.float32)
     for k in range(reach):
         weights[k] = (1.0 - keep) * keep ** (reach - 1 - k)
     for i in range(8):
-        decay[i] = keep ** (i + 1)
+        response[8, i] = keep ** (i + 1)
         for j in range(i + 1):
             response[j, i] = (1.0 - keep) * keep ** (i - j)
     state, over_a_row = idle[0], keep**cols
@@ -71,7 +66,7 @@ def relax(
         if r > 0:
             state = through_fly_back * state + (1.0 - through_fly_back) * idle[r]
         after = over_a_row * state + _last_state(image[r], weights)
-        _relax_row(image[r], state, keep, response, decay, prompt, delayed)
+        _relax_row(image[r], state, keep, response, prompt, delayed)
         state = after
 
 
@@ -189,37 +184,37 @@ def relaxations(
     out[:] = slower
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
-def _factors(series: NDArray[np.float32], start: float, step: float, sigma: float, out: NDArray[np.float32]) -> float:
-    # 1 + sigma · series at start + step · c, at least 0, and their sum.
-    first = np.int64(start)
-    rest, total, s = F(start - first), F(0.0), F(sigma)
-    for c in range(out.size):
-        t = rest + F(step) * F(c)
-        i = np.int32(t)
-        k = np.uint64(first + i)
-        a = series[k]
-        value = F(1.0) + s * (a + (t - F(i)) * (series[k + np.uint64(1)] - a))
-        value = value if value > F(0.0) else F(0.0)
-        out[c] = value
-        total += value
-    return float(total)
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _modulate_row(series: NDArray[np.float64], start: float, step: float, sigma: float,
+                  row: NDArray[np.float32]) -> float:
+    # Multiply by 1 + sigma · series at start + step · c, one stretch between knots after the other; sum of the factors.
+    c, total = 0, 0.0
+    while c < row.size:
+        t = start + step * c
+        k = np.int64(t)
+        n = max(1, min(row.size - c, np.int64(np.ceil((k + 1 - t) / step))))
+        slope = sigma * (series[k + 1] - series[k])
+        first, rise = 1.0 + sigma * series[k] + slope * (t - k), slope * step
+        a, b = F(first), F(rise)
+        for j in range(n):
+            row[c + j] *= a + b * F(j)
+        total += n * (first + 0.5 * rise * (n - 1))
+        c += n
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=False)
 def modulate(
-    series: NDArray[np.float32], row_step: float, col_step: float, sigma: float, image: NDArray[np.float32],
-    factors: NDArray[np.float32],
-) -> None:  # fmt: skip
+    series: NDArray[np.float64], row_step: float, col_step: float, sigma: float, image: NDArray[np.float32]
+) -> None:
     """Multiply `image (R, C)` by 1 + sigma · series, divided by its mean over the image, in place.
 
-    `series` is taken at knot r · row_step + c · col_step, linear in between; `factors (R, C)` is room to work in.
+    `series` is taken at knot r · row_step + c · col_step, linear in between.
     """
     total = 0.0
     for r in range(image.shape[0]):
-        total += _factors(series, r * row_step, col_step, sigma, factors[r])
+        total += _modulate_row(series, r * row_step, col_step, sigma, image[r])
     scale = F(image.size / total)
     for r in range(image.shape[0]):
-        line, row = factors[r], image[r]
-        for c in range(row.size):
-            row[c] *= scale * line[c]
+        for c in range(image.shape[1]):
+            image[r, c] *= scale

@@ -1,7 +1,7 @@
 """Cubic B-splines: interpolation of a field, and the smooth surfaces that strain and thicken it.
 
-A row of pixels at a time: where it looks (float64), the index and the weights of its taps, the sums (float32).
-Each step is a loop over contiguous numbers, so that all but the last vectorise over pixels, and the last over taps.
+A row of pixels at a time: where it looks (float64), the index and the fraction of its taps, the sums (float32).
+The first steps vectorise over pixels, the sums over taps (see `lanes`).
 """
 
 from __future__ import annotations
@@ -10,26 +10,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from emsynth.distortion._kernels.lanes import pair, surface
+
 PAD = 3  # px of coefficients beyond each side of the field, so that no tap needs a branch
 MARGIN = 40.0  # px around the window that the control grids cover
 EDGE = 1e-6  # field px by which rounding may put a position outside
 SURFACE_PAD = 8  # knots by which `lanes` repeats the edges of the control grids
 
 F = np.float32
-_SIXTH, _TWO_THIRDS, _HALF, _ONE, _TWO = F(1 / 6), F(2 / 3), F(0.5), F(1.0), F(2.0)
-_U1, _U2, _U3 = np.uint64(1), np.uint64(2), np.uint64(3)
-
-
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _weights(fraction: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    # The four cubic B-splines that overlap a point at this fraction of its interval, out (4, C).
-    for c in range(fraction.size):
-        f = fraction[c]
-        g = _ONE - f
-        out[0, c] = g * g * g * _SIXTH
-        out[1, c] = _TWO_THIRDS - _HALF * f * f * (_TWO - f)
-        out[2, c] = _TWO_THIRDS - _HALF * g * g * (_TWO - g)
-        out[3, c] = f * f * f * _SIXTH
+VERSION = 1  # of `lanes`, whose functions are inlined here
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -72,20 +61,16 @@ def _place(y: NDArray[np.float64], x: NDArray[np.float64], height: float, width:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _sum(plane: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32], w: NDArray[np.float32],
-         v: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    # The sixteen taps of each pixel in the flat `plane`. Unsigned indices, because signed ones may count from the end.
-    for c in range(out.size):
-        p = np.uint64(base[c])
-        q = p + stride
-        s = q + stride
-        t = s + stride
-        w0, w1, w2, w3 = w[0, c], w[1, c], w[2, c], w[3, c]
-        a = (w0 * plane[p] + w1 * plane[q]) + (w2 * plane[s] + w3 * plane[t])
-        b = (w0 * plane[p + _U1] + w1 * plane[q + _U1]) + (w2 * plane[s + _U1] + w3 * plane[t + _U1])
-        d = (w0 * plane[p + _U2] + w1 * plane[q + _U2]) + (w2 * plane[s + _U2] + w3 * plane[t + _U2])
-        e = (w0 * plane[p + _U3] + w1 * plane[q + _U3]) + (w2 * plane[s + _U3] + w3 * plane[t + _U3])
-        out[c] = (v[0, c] * a + v[1, c] * b) + (v[2, c] * d + v[3, c] * e)
+def _sum(plane: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32], fraction: NDArray[np.float32],
+         out: NDArray[np.float32]) -> None:
+    # The sixteen taps of each pixel in the flat `plane`, two pixels at a time.
+    fy, fx, n = fraction[0], fraction[1], out.size
+    for c in range(0, n - 1, 2):
+        p, q = np.uint64(base[c]), np.uint64(base[c + 1])
+        out[c], out[c + 1] = pair(plane, stride, p, q, fy[c], fx[c], fy[c + 1], fx[c + 1])
+    if n % 2:
+        p, f, g = np.uint64(base[n - 1]), fy[n - 1], fx[n - 1]
+        out[n - 1] = pair(plane, stride, p, p, f, g, f, g)[0]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -103,27 +88,18 @@ def _knots(position: NDArray[np.float64], length: int, knots: int, index: NDArra
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _surfaces(lanes: NDArray[np.float32], rows: NDArray[np.int32], cols: NDArray[np.int32], w: NDArray[np.float32],
-              v: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def _surfaces(lanes: NDArray[np.float32], rows: NDArray[np.int32], cols: NDArray[np.int32],
+              fraction: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     # Four surfaces of lanes (M, N, 4) at each pixel, out (C, 4).
     flat, stride = lanes.reshape(-1), np.uint64(4 * lanes.shape[1])
     for c in range(out.shape[0]):
         p = np.uint64(rows[c]) * stride + np.uint64(4) * np.uint64(cols[c])
-        t0, t1, t2, t3 = F(0.0), F(0.0), F(0.0), F(0.0)
-        for i in range(4):
-            for j in range(4):
-                share = w[i, c] * v[j, c]
-                q = p + np.uint64(i) * stride + np.uint64(4 * j)
-                t0 += share * flat[q]
-                t1 += share * flat[q + _U1]
-                t2 += share * flat[q + _U2]
-                t3 += share * flat[q + _U3]
-        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = t0, t1, t2, t3
+        out[c, 0], out[c, 1], out[c, 2], out[c, 3] = surface(flat, stride, p, fraction[0, c], fraction[1, c])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _blend(coefficients: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32], w: NDArray[np.float32],
-           v: NDArray[np.float32], plane: NDArray[np.float32], room: NDArray[np.float32],
+def _blend(coefficients: NDArray[np.float32], stride: np.uint64, base: NDArray[np.uint32],
+           fraction: NDArray[np.float32], plane: NDArray[np.float32], room: NDArray[np.float32],
            out: NDArray[np.float32]) -> None:
     # Linear between the two thicknesses around `plane (C, 4)`[:, 2]; a row meets few, and each is summed for all of it.
     last = coefficients.shape[0] - 1
@@ -133,9 +109,9 @@ def _blend(coefficients: NDArray[np.float32], stride: np.uint64, base: NDArray[n
         least, most = min(least, max(k, 0)), max(most, k + 1 if plane[c, 2] > k else k)
         out[c] = F(0.0)
     for k in range(least, min(most, last) + 1):
-        _sum(coefficients[k].reshape(-1), stride, base, w, v, room)
+        _sum(coefficients[k].reshape(-1), stride, base, fraction, room)
         for c in range(out.size):
-            near = _ONE - np.abs(plane[c, 2] - F(k))
+            near = F(1.0) - np.abs(plane[c, 2] - F(k))
             out[c] += near * room[c] if near > F(0.0) else F(0.0)
 
 
@@ -145,12 +121,9 @@ def surfaces(lanes: NDArray[np.float32], points: NDArray[np.float64], rows: int,
     """Evaluate `lanes (M + 16, N + 16, 4)` at window px `points (2, n)` of a window (rows, cols), into `out (n, 4)`."""
     n = points.shape[1]
     i, j, fraction = np.empty(n, np.int32), np.empty(n, np.int32), np.empty((2, n), np.float32)
-    w, v = np.empty((4, n), np.float32), np.empty((4, n), np.float32)
     _knots(points[0], rows, lanes.shape[0] - 2 * SURFACE_PAD, i, fraction[0])
     _knots(points[1], cols, lanes.shape[1] - 2 * SURFACE_PAD, j, fraction[1])
-    _weights(fraction[0], w)
-    _weights(fraction[1], v)
-    _surfaces(lanes, i, j, w, v, out)
+    _surfaces(lanes, i, j, fraction, out)
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -198,11 +171,10 @@ def gather(
     height, width = coefficients.shape[1] - 2 * PAD, coefficients.shape[2] - 2 * PAD
     stride, displaced, last = np.uint64(width + 2 * PAD), offsets.shape[1] > 0, coefficients.shape[0] - 1
     base, fraction = np.empty(cols, np.uint32), np.empty((2, cols), np.float32)
-    w, v = np.empty((4, cols), np.float32), np.empty((4, cols), np.float32)
     at, y, x = np.empty((2, cols)), np.empty(cols), np.empty(cols)
-    surface, room = np.zeros((cols, 4), np.float32), np.empty(cols, np.float32)
+    maps, room = np.zeros((cols, 4), np.float32), np.empty(cols, np.float32)
     i, j = np.empty(cols, np.int32), np.empty(cols, np.int32)
-    surface[:, 2] = F(plane)
+    maps[:, 2] = F(plane)
     (a, b, e), (c, d, f) = (affine[0, 0], affine[0, 1], affine[0, 2]), (affine[1, 0], affine[1, 1], affine[1, 2])
     outside, mapped = 0, lanes.shape[0] > 0
     for r in range(rows):
@@ -214,17 +186,13 @@ def gather(
             _look(q, grid[1, 1], 0.0, 1.0, offsets, displaced, r, at[1])
             _knots(at[0], window[0], lanes.shape[0] - 2 * SURFACE_PAD, i, fraction[0])
             _knots(at[1], window[1], lanes.shape[1] - 2 * SURFACE_PAD, j, fraction[1])
-            _weights(fraction[0], w)
-            _weights(fraction[1], v)
-            _surfaces(lanes, i, j, w, v, surface)
+            _surfaces(lanes, i, j, fraction, maps)
             for n in range(cols):
-                y[n] += surface[n, 0]
-                x[n] += surface[n, 1]
+                y[n] += maps[n, 0]
+                x[n] += maps[n, 1]
         outside += _place(y, x, float(height), float(width), periodic, base, fraction)
-        _weights(fraction[0], w)
-        _weights(fraction[1], v)
         if last > 0 and (mapped or plane != np.floor(plane)):
-            _blend(coefficients, stride, base, w, v, surface, room, out[r])
+            _blend(coefficients, stride, base, fraction, maps, room, out[r])
         else:
-            _sum(coefficients[min(max(int(plane), 0), last)].reshape(-1), stride, base, w, v, out[r])
+            _sum(coefficients[min(max(int(plane), 0), last)].reshape(-1), stride, base, fraction, out[r])
     return outside

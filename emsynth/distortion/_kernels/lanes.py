@@ -1,0 +1,158 @@
+"""Taps of cubic B-splines and a recursive filter in vector registers, which the compiler does not find by itself.
+
+Numba does not vectorise straight-line code, so these few sums are written down as vector instructions. Without the
+compiler the same sums are taken in plain Python. `spline` and `signal` inline them: raise `VERSION` there with every
+edit here, because Numba's cache does not notice one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+# Cubic B-spline weights of the four taps as polynomials in the fraction, lowest power first.
+POWERS = ((1 / 6, 2 / 3, 1 / 6, 0.0), (-0.5, 0.0, 0.5, 0.0), (0.5, -1.0, 0.5, 0.0), (-1 / 6, 0.5, -0.5, 1 / 6))
+
+_I32, _F32 = ir.IntType(32), ir.FloatType()
+_FUSED = ("contract",)
+
+
+def _weights(fraction: float) -> NDArray[np.float32]:
+    powers = np.asarray(POWERS, dtype=np.float32)
+    f = np.float32(fraction)
+    weights: NDArray[np.float32] = powers[0] + f * (powers[1] + f * (powers[2] + f * powers[3]))
+    return weights
+
+
+def _plain_pair(plane: Any, stride: Any, p: Any, q: Any, fy: Any, fx: Any, gy: Any, gx: Any) -> tuple[Any, Any]:
+    rows, cols = int(stride) * np.arange(4)[:, None], np.arange(4)
+    first, second = plane[int(p) + rows + cols], plane[int(q) + rows + cols]
+    return _weights(fy) @ first @ _weights(fx), _weights(gy) @ second @ _weights(gx)
+
+
+def _plain_surface(lanes: Any, stride: Any, p: Any, fy: Any, fx: Any) -> tuple[Any, ...]:
+    taps = int(p) + int(stride) * np.arange(4)[:, None, None] + 4 * np.arange(4)[:, None] + np.arange(4)
+    return tuple(np.einsum("i,j,ijk->k", _weights(fy), _weights(fx), lanes[taps]))
+
+
+def _plain_relax(row: Any, c: Any, response: Any, state: Any, prompt: Any, delayed: Any) -> Any:
+    part, table = row[int(c) : int(c) + 8], response.reshape(9, 8)
+    states = part @ table[:8] + state * table[8]
+    part[:] = prompt * part + delayed * states
+    return states[7]
+
+
+class _Lanes:
+    """Vector instructions on 4 or 8 floats."""
+
+    def __init__(self, builder: Any, width: int) -> None:
+        self.builder, self.width = builder, width
+        self.type = ir.VectorType(_F32, width)
+        self.undefined = ir.Constant(self.type, ir.Undefined)
+
+    def order(self, a: Any, b: Any, index: list[int]) -> Any:
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(index)), index))
+
+    def fill(self, *numbers: Any) -> Any:
+        """Each number in its share of the lanes, one after the other."""
+        share, filled = self.width // len(numbers), self.undefined
+        for n, value in enumerate(numbers):
+            filled = self.builder.insert_element(filled, value, ir.Constant(_I32, n * share))
+        return self.order(filled, self.undefined, [n * share for n in range(len(numbers)) for _ in range(share)])
+
+    def tap(self, weights: Any, k: int) -> Any:
+        """Weight k of each group of four lanes, in all four of them."""
+        return self.order(weights, self.undefined, [n - n % 4 + k for n in range(self.width)])
+
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """a · b + c, c None for 0."""
+        product = self.builder.fmul(a, b, flags=_FUSED)
+        return product if c is None else self.builder.fadd(product, c, flags=_FUSED)
+
+    def weights(self, fraction: Any) -> Any:
+        constants = [ir.Constant(self.type, [float(np.float32(v)) for v in row] * (self.width // 4)) for row in POWERS]
+        return self.fused(fraction, self.fused(fraction, self.fused(fraction, constants[3], constants[2]),
+                                               constants[1]), constants[0])
+
+    def place(self, data: Any, at: Any, width: int) -> Any:
+        """Address of `width` floats from index `at` on."""
+        return self.builder.bitcast(self.builder.gep(data, [at]), ir.VectorType(_F32, width).as_pointer())
+
+    def load(self, data: Any, at: Any, width: int = 4) -> Any:
+        return self.builder.load(self.place(data, at, width), align=4)
+
+    def item(self, lanes: Any, n: int) -> Any:
+        return self.builder.extract_element(lanes, ir.Constant(_I32, n))
+
+
+def _compiled_pair(typing: Any, plane: Any, stride: Any, p: Any, q: Any, fy: Any, fx: Any, gy: Any, gx: Any) -> Any:
+    signature = types.UniTuple(types.float32, 2)(
+        plane, types.uint64, types.uint64, types.uint64, *(types.float32,) * 4)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        plane, stride, p, q, fy, fx, gy, gx = arguments
+        data, lanes = context.make_array(signature.args[0])(context, builder, plane).data, _Lanes(builder, 8)
+        down, along, total = lanes.weights(lanes.fill(fy, gy)), lanes.weights(lanes.fill(fx, gx)), None
+        for k in range(4):
+            row = lanes.order(lanes.load(data, p), lanes.load(data, q), list(range(8)))
+            total = lanes.fused(lanes.tap(down, k), row, total)
+            p, q = builder.add(p, stride), builder.add(q, stride)
+        total = builder.fmul(total, along)
+        for swapped in ([1, 0, 3, 2, 5, 4, 7, 6], [2, 3, 0, 1, 6, 7, 4, 5]):
+            total = builder.fadd(total, lanes.order(total, total, swapped))
+        return context.make_tuple(builder, signature.return_type, [lanes.item(total, 0), lanes.item(total, 4)])
+
+    return signature, emit
+
+
+def _compiled_surface(typing: Any, lanes: Any, stride: Any, p: Any, fy: Any, fx: Any) -> Any:
+    signature = types.UniTuple(types.float32, 4)(lanes, types.uint64, types.uint64, types.float32, types.float32)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, stride, p, fy, fx = arguments
+        data, four = context.make_array(signature.args[0])(context, builder, array).data, _Lanes(builder, 4)
+        down, along, total = four.weights(four.fill(fy)), four.weights(four.fill(fx)), None
+        for i in range(4):
+            row, at = None, p
+            for j in range(4):
+                row = four.fused(four.tap(along, j), four.load(data, at), row)
+                at = builder.add(at, ir.Constant(at.type, 4))
+            total = four.fused(four.tap(down, i), row, total)
+            p = builder.add(p, stride)
+        return context.make_tuple(builder, signature.return_type, [four.item(total, k) for k in range(4)])
+
+    return signature, emit
+
+
+def _compiled_relax(typing: Any, row: Any, c: Any, response: Any, state: Any, prompt: Any, delayed: Any) -> Any:
+    signature = types.float32(row, types.uint64, response, *(types.float32,) * 3)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, c, response, state, prompt, delayed = arguments
+        data, table = (context.make_array(signature.args[n])(context, builder, array).data
+                       for n, array in ((0, row), (2, response)))
+        eight = _Lanes(builder, 8)
+        column = [eight.load(table, ir.Constant(ir.IntType(64), 8 * j), 8) for j in range(9)]
+        signal, sums = eight.load(data, c, 8), [None, None]
+        for j in range(8):
+            # Two sums side by side; the state joins last, because the next eight pixels wait for it.
+            sums[j % 2] = eight.fused(eight.order(signal, eight.undefined, [j] * 8), column[j], sums[j % 2])
+        states = eight.fused(eight.fill(state), column[8], builder.fadd(sums[0], sums[1]))
+        mixed = eight.fused(eight.fill(delayed), states, builder.fmul(eight.fill(prompt), signal))
+        builder.store(mixed, eight.place(data, c, 8), align=4)
+        return eight.item(states, 7)
+
+    return signature, emit
+
+
+# Sixteen taps of two pixels: their first ones at `p` and `q` of the flat `plane`, rows `stride` apart, with the
+# fractions (fy, fx) and (gy, gx). And of one pixel of four surfaces that lie side by side. And eight pixels of a row
+# from `c` on mixed with the state that relaxes towards them; the state after them.
+pair = _plain_pair if config.DISABLE_JIT else intrinsic(_compiled_pair)
+surface = _plain_surface if config.DISABLE_JIT else intrinsic(_compiled_surface)
+relax_eight = _plain_relax if config.DISABLE_JIT else intrinsic(_compiled_relax)
