@@ -12,6 +12,7 @@ import scipy.fft
 
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
+from emsynth.simulation.images import OwnImages
 from emsynth.store.layout import shard_count
 
 # Measured on one core of the reference machine, on which a stack of 32 complex Fourier transforms of 160² goes at
@@ -22,6 +23,9 @@ _REFERENCE_RENDER = 0.020
 # Phonon configurations that most fields need, where the recipe allows it.
 _CONFIGURATIONS = 3
 _READ_CACHED = 0.2  # seconds
+# Seconds per pixel to read and to check an image of the user's, and to oversample it for the samples of a shard.
+_READ_IMAGE, _OVERSAMPLE = 20e-9, 250e-9
+_TYPICAL_IMAGE, _MOST_OVERSAMPLED = 1024**2, 16  # pixels, and how many more the oversampled image has
 # Seconds until a worker has loaded what it needs, and abTEM where there is something to simulate.
 _START, _LOAD_ABTEM = 2.0, 3.5
 # Bytes on disk per byte in memory.
@@ -80,6 +84,8 @@ def field_seconds(recipe: Recipe, outline: Outline) -> float:
     """Time of one simulation pass on one core of the reference machine."""
     if outline.cached:
         return _READ_CACHED
+    if isinstance(recipe.simulate, OwnImages):
+        return _READ_IMAGE * outline.bytes / 4
     phonons = recipe.simulate.phonons
     configurations = max(1, min(phonons.maximum, max(phonons.minimum, _CONFIGURATIONS)))
     return outline.work * configurations / _REFERENCE_RATE
@@ -87,7 +93,8 @@ def field_seconds(recipe: Recipe, outline: Outline) -> float:
 
 def shard_seconds(recipe: Recipe, samples: int) -> float:
     """Time to render and write some samples on one core of the reference machine."""
-    return samples * _REFERENCE_RENDER * recipe.image.size**2 / 256**2
+    read = min(samples, recipe.fields) if isinstance(recipe.simulate, OwnImages) else 0
+    return samples * _REFERENCE_RENDER * recipe.image.size**2 / 256**2 + read * _OVERSAMPLE * _TYPICAL_IMAGE
 
 
 def budget(recipe: Recipe, outlines: Sequence[Outline], samples: range, workers: int, speed: float = 1.0) -> Budget:
@@ -109,14 +116,15 @@ def budget(recipe: Recipe, outlines: Sequence[Outline], samples: range, workers:
     passes = [field_seconds(recipe, o) for o in outlines]
     largest_shard = min(len(samples), recipe.store.shard)
     # No shorter than the longest task: a field or a shard is the work of one process.
-    start = _START + (_LOAD_ABTEM if any(not o.cached for o in outlines) else 0.0)
+    start = _START + (_LOAD_ABTEM if any(not o.cached and o.work for o in outlines) else 0.0)
     seconds = (start + max(max(passes, default=0.0), sum(passes) / workers)
                + max(shard_seconds(recipe, largest_shard), shard_seconds(recipe, len(samples)) / workers)) / speed
     pixels = recipe.image.size**2
     sample = pixels * (4 * _KEPT["truth"] + 4 * _KEPT["distorted"] + 4 * _KEPT["displacement"] + _KEPT["mask"])
     stacks = sum(o.bytes for o in outlines)
     # While a shard is written, its samples, one stacked array and the file of that array are in memory.
-    writing = (13 + 8) * pixels * largest_shard / 1e9 + min(stacks, 2**30) / 1e9
+    at_hand = min(stacks * (1 + _MOST_OVERSAMPLED if isinstance(recipe.simulate, OwnImages) else 1), 2**30)
+    writing = (13 + 8) * pixels * largest_shard / 1e9 + at_hand / 1e9
     memory = _INTERPRETER + max(max((o.memory for o in outlines), default=0.0), writing)
     return Budget(
         samples=len(samples), fields=len(outlines), shards=shard_count(len(samples), recipe.store.shard),

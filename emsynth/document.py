@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -76,20 +76,25 @@ class Document:
         list of str
             One complaint for each file that is not there.
         """
-        return list(self._resolve(self.content, (), below))
+        return list(self._resolve(self.content, (), below, "file", _unreadable))
 
-    def _resolve(self, node: Any, at: tuple[Step, ...], below: tuple[Step, ...]) -> Iterator[str]:
+    def resolve_folders(self, *below: Step) -> list[str]:
+        """As `resolve_files`, each ``folder:``."""
+        return list(self._resolve(self.content, (), below, "folder", _no_folder))
+
+    def _resolve(self, node: Any, at: tuple[Step, ...], below: tuple[Step, ...], named: str,
+                 wrong: Callable[[str], str | None]) -> Iterator[str]:
         if isinstance(node, dict):
             for key, value in node.items():
-                if key == "file" and at[:len(below)] == below:
+                if key == named and at[:len(below)] == below:
                     base = Path.cwd() if self._setting((*at, key)) else self.path.parent
                     node[key] = _absolute(value, base)
-                    yield from (self.line((*at, key), said) for said in map(_unreadable, _files(node[key])) if said)
+                    yield from (self.line((*at, key), said) for said in map(wrong, _files(node[key])) if said)
                 else:
-                    yield from self._resolve(value, (*at, key), below)
+                    yield from self._resolve(value, (*at, key), below, named, wrong)
         elif isinstance(node, list):
             for number, value in enumerate(node):
-                yield from self._resolve(value, (*at, number), below)
+                yield from self._resolve(value, (*at, number), below, named, wrong)
 
     def _setting(self, at: tuple[Step, ...]) -> str | None:
         for length in range(len(at), 0, -1):
@@ -314,6 +319,17 @@ def _unreadable(name: str) -> str | None:
     if os.path.isfile(name):
         return None
     return f"{name}: no such file; a path is relative to the recipe, with --set to the working directory"
+
+
+def _no_folder(name: str) -> str | None:
+    """What is wrong with the name of a folder; None where nothing is."""
+    if not name:
+        return "is empty; give the path of a folder"
+    if os.path.isfile(name):
+        return f"{name}: is a file; give the folder that it is in"
+    if os.path.isdir(name):
+        return None
+    return f"{name}: no such folder; a path is relative to the recipe, with --set to the working directory"
 
 
 def _absolute(value: Any, base: Path) -> Any:

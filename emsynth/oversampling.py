@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,14 +50,36 @@ class Oversampled:
 
         Never below 0, though the series of a sharp image rings.
         """
-        # Where pixel 0 lies after the first sample that the window may show, px.
-        start = 0.0 if self.periodic else 1 / self.factor + (0.5 if self.factor > 1 else 0.0)
-        origin = ((self.shape[0] - 1) / 2 + start, (self.shape[1] - 1) / 2 + start)
-        window, seen = Window(self.shape, 1.0, origin=origin), np.empty(grid.shape, np.float32)
+        window = Window(self.shape, 1.0, origin=((self.shape[0] - 1) / 2, (self.shape[1] - 1) / 2))
+        seen = np.empty(grid.shape, np.float32)
         for rows, part in parts(grid):
             if not self.periodic and _may_leave(part, self.shape):
                 part = _mirrored(part, self.shape)
-            seen[rows] = window.gather(self.coefficients, 1 / self.factor, self.periodic, part)
+            seen[rows] = self.through(window, 1.0, part)
+        return seen
+
+    def through(self, window: Window, sampling: float, grid: Grid) -> NDArray[np.float32]:
+        """What each pixel of a grid shows, (R, C), through a window on the image.
+
+        Parameters
+        ----------
+        window : Window
+            The specimen's point (0, 0) is the centre of the image's pixel (0, 0).
+        sampling : float
+            Size of a pixel of the image, Å.
+        grid : Grid
+            Window px; where the image is not periodic, no more than half of a pixel outside of it.
+
+        Raises
+        ------
+        FieldError
+            A position lies outside.
+        """
+        # Where pixel 0 lies after the first sample that the window may show, px.
+        start = 0.0 if self.periodic else 1 / self.factor + (0.5 if self.factor > 1 else 0.0)
+        row, col = window.origin
+        shifted = replace(window, origin=(row + start * sampling, col + start * sampling))
+        seen = shifted.gather(self.coefficients, sampling / self.factor, self.periodic, grid)
         return np.maximum(seen, 0, out=seen)
 
 

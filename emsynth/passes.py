@@ -13,16 +13,23 @@ import numpy as np
 from emsynth.draw import Streams
 from emsynth.errors import FieldError
 from emsynth.microscope import Microscope
+from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
+from emsynth.reach import fit, reach_of
 from emsynth.recipe import Image, Recipe, largest, smallest
 from emsynth.simulation import field as field_cache
+from emsynth.simulation import images
 from emsynth.simulation.field import Field
-from emsynth.simulation.plan import Plan, picture_shape, plan_for
+from emsynth.simulation.images import OwnImages
+from emsynth.simulation.plan import Plan, Simulation, picture_shape, plan_for
 from emsynth.specimen import prototype_split
 from emsynth.specimen.base import Specimen
 
 # What else determines the numbers of a field; another version of one of them means another field.
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
+
+# Samples of an image of which it is known before the build that their windows fit.
+_SAMPLES_SEEN = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Outline:
         No window on this field can hold more atom columns.
     cached : bool
         Whether the field is in the cache already.
+    shape : tuple of int
+        (rows, cols) of its pictures.
     """
 
     field: int
@@ -60,6 +69,7 @@ class Outline:
     bytes: int
     most_columns: int
     cached: bool
+    shape: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -80,21 +90,43 @@ def outline(recipe: Recipe, field: int) -> Outline:
         Whatever would stop the simulation or the samples: a structure that cannot be a specimen, a detector beyond
         the simulated angle, too much memory, a window that does not fit.
     """
-    prepared = _prepare(recipe, field)
+    if isinstance(recipe.simulate, OwnImages):
+        return _outline_image(recipe, recipe.simulate, field)
+    prepared = _prepare(recipe, recipe.simulate, field)
     specimen, plan = prepared.specimen, prepared.plan
     tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
     check_fit(recipe.image, tile, specimen.kind == "crystal", specimen.structure)
     rows, cols = picture_shape(plan, recipe.simulate.oversampling)
-    images = len(plan.planes) * len(prepared.microscope.detectors)
+    pictures = len(plan.planes) * len(prepared.microscope.detectors)
     return Outline(
         field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
-        prototype=specimen.prototype, split=prototype_split(specimen.prototype), work=plan.work, memory=plan.memory,
-        bytes=4 * rows * cols * images, most_columns=_most_columns(recipe, len(specimen.columns), tile),
-        cached=field_cache.is_kept(prepared.digest))
+        prototype=specimen.prototype, split=split_of(specimen.prototype), work=plan.work, memory=plan.memory,
+        bytes=4 * rows * cols * pictures, most_columns=_most_columns(recipe, len(specimen.columns), tile),
+        cached=field_cache.is_kept(prepared.digest), shape=(rows, cols))
+
+
+def split_of(prototype: str) -> str:
+    """Split of all samples of one prototype, of a structure or of a user's image."""
+    return images.split_of(prototype) or prototype_split(prototype)
+
+
+def _outline_image(recipe: Recipe, own: OwnImages, field: int) -> Outline:
+    read, about = images.read_field(own, field), images.file_digest(own.file_of(field))
+    rows, cols = read.image.shape[-2:]
+    for sample in () if read.periodic else range(field, recipe.samples, recipe.fields)[:_SAMPLES_SEEN]:
+        drawn = recipe.draw(sample)
+        reach = reach_of(drawn.image, drawn.distort, recipe.seed, sample)
+        fit(drawn.image, smallest(recipe.image.pixel_size), read, reach, sample)
+    k = factor_of((rows, cols))
+    return Outline(
+        field=field, digest=field_cache.content_digest({"image": about, **own.model_dump(exclude={"folder"})}),
+        kind="image", structure=str(read.provenance["specimen"]["structure"]), prototype=read.prototype,
+        split=split_of(read.prototype), work=0.0, memory=4.0 * (4 + k + k * k) * rows * cols / 1e9,
+        bytes=4 * rows * cols, most_columns=0, cached=False, shape=(rows, cols))
 
 
 def simulate(recipe: Recipe, field: int, cache: bool = True) -> Field:
-    """Simulate one field of a recipe, or take it from the cache.
+    """Simulate one field of a recipe, or take it from the cache; a user's image is read.
 
     Parameters
     ----------
@@ -115,7 +147,10 @@ def simulate(recipe: Recipe, field: int, cache: bool = True) -> Field:
     EmsynthError
         As `outline`.
     """
-    prepared = _prepare(recipe, field)
+    if isinstance(recipe.simulate, OwnImages):
+        # Reading it costs no more than the cache would.
+        return images.read_field(recipe.simulate, field)
+    prepared = _prepare(recipe, recipe.simulate, field)
     kept = field_cache.load(prepared.digest) if cache else None
     if kept is not None:
         return kept
@@ -128,13 +163,13 @@ def simulate(recipe: Recipe, field: int, cache: bool = True) -> Field:
     return made
 
 
-def _prepare(recipe: Recipe, field: int) -> _Pass:
+def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
     drawn, microscope, streams = recipe.draw_field(field)
     specimen = drawn.build(streams)
-    plan = plan_for(specimen, microscope, recipe.simulate)
-    if plan.memory > recipe.simulate.memory:
+    plan = plan_for(specimen, microscope, asked)
+    if plan.memory > asked.memory:
         raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {plan.memory:.1f} GB, more "
-                         f"than the allowed {recipe.simulate.memory:g} GB; use a smaller box, fewer thicknesses, a "
+                         f"than the allowed {asked.memory:g} GB; use a smaller box, fewer thicknesses, a "
                          f"smaller simulate.max_angle, or raise simulate.memory")
     return _Pass(specimen, microscope, streams, plan, _digest(specimen, microscope, recipe, streams))
 

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emsynth import document
 from emsynth.complaints import explain
 from emsynth.distortion import Chain
 from emsynth.draw import Choice, Deal, Distribution, Drawable, Quantity, Streams, Uniform, Word, number, quantity
-from emsynth.errors import RecipeError
+from emsynth.errors import FieldError, RecipeError
 from emsynth.microscope import Microscope, choose
+from emsynth.simulation.images import DETECTOR, OwnImages
 from emsynth.simulation.plan import Simulation
 from emsynth.specimen import AnySpecimen, Mixture, structure
 from emsynth.specimen.crystal import known_names
@@ -25,13 +26,22 @@ from emsynth.specimen.table import refuse_reserved
 
 SPLITS = ("train", "val", "test")
 
+# Å: the largest pixel of a window on a simulated field.
+_WIDEST = 5.0
+# What stands in `image` where nothing is given and the fields are the user's images: these are shown as they are.
+_OWN_WINDOW: dict[str, Any] = {
+    "rotation": {"dist": "choice", "values": [0, 90, 180, 270]}, "detector": DETECTOR, "plane": 0, "strain": 0,
+    "thickness_variation": 0}
+_OWN_EXAMPLE = "simulate: {kind: images, folder: clean/, pixel_size: 0.2}"
+
 
 class Image(Drawable):
     """The window that a sample cuts out of a field."""
 
     size: Annotated[int, Field(ge=16, le=4096)] = Field(256, description="rows and columns [px]",
                                                            json_schema_extra={"unit": "px"})
-    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=5, about="side of a pixel")
+    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=1e5,
+                                    about="side of a pixel; at most 5 Å in a simulated field")
     rotation: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                   about="turn of the window on the field, from the column axis to the row axis")
     flip: Quantity = quantity(0.5, unit="1", low=0, high=1, about="probability that the field is mirrored")
@@ -63,11 +73,30 @@ class Store(Drawable):
     licence: str = Field("CC-BY-4.0", description="licence of the data set, an SPDX identifier")
 
 
+def _tagged(simulate: Any) -> Any:
+    return {"kind": "multislice", **simulate} if isinstance(simulate, dict) else simulate
+
+
+Fields = Annotated[Simulation | OwnImages, Field(discriminator="kind"), BeforeValidator(_tagged)]
+
+
+def _schema_of_own(schema: dict[str, Any]) -> None:
+    """A specimen where fields are simulated; neither that nor a microscope where they are the user's images."""
+    schema["required"].remove("specimen")
+    own = {"required": ["simulate"], "properties": {"simulate": {
+        "required": ["kind"], "properties": {"kind": {"const": "images"}}}}}
+    given = {"specimen": {"type": "null"}, "microscope": {"type": "null"}}
+    schema |= {"if": own, "then": {"properties": given}, "else": {"required": ["specimen"]}}
+
+
 class Recipe(Drawable):
     """A data set in one document; after `draw`, one sample in the same document.
 
     Field index j keys the draws of `specimen` and `microscope`; sample index i keys those of `image` and `distort`.
+    Where `simulate` names a folder of images, field j is the j-th of them, and there is no specimen or microscope.
     """
+
+    model_config = ConfigDict(json_schema_extra=_schema_of_own)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = Field(
         description="name of the data set: letters, digits, . _ -")
@@ -75,15 +104,29 @@ class Recipe(Drawable):
     samples: int = Field(ge=1, le=2**31, description="pairs of truth and distorted image")
     fields: int = Field(ge=1, le=2**24, description="simulation passes that the samples share")
     image: Image = Image()
-    specimen: Annotated[AnySpecimen | Mixture, Field(discriminator="kind")]
-    microscope: Microscope | Annotated[tuple[Microscope, ...], Field(min_length=1)] = Microscope()
-    simulate: Simulation = Simulation()
+    specimen: Annotated[AnySpecimen | Mixture, Field(discriminator="kind")] | None
+    microscope: Microscope | Annotated[tuple[Microscope, ...], Field(min_length=1)] | None = Microscope()
+    simulate: Fields = Simulation()
     distort: Chain = Chain()
     store: Store = Store()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_own_images(cls, content: Any) -> Any:
+        simulate = content.get("simulate") if isinstance(content, dict) else None
+        own = simulate.model_dump() if isinstance(simulate, OwnImages) else simulate
+        if not isinstance(own, dict) or own.get("kind") != "images":
+            return content
+        image, pixel = content.get("image", {}), own.get("pixel_size")
+        # A wrong pixel has its own complaint, and needs no second one here.
+        right = isinstance(pixel, int | float) and not isinstance(pixel, bool) and 0.01 <= pixel <= 1e5
+        if isinstance(image, dict):
+            image = {**_OWN_WINDOW, **({"pixel_size": pixel} if right else {}), **image}
+        return {"specimen": None, "microscope": None, **content, "image": image}
+
     @field_validator("specimen")
     @classmethod
-    def _drawable(cls, specimen: AnySpecimen | Mixture) -> AnySpecimen | Mixture:
+    def _drawable(cls, specimen: AnySpecimen | Mixture | None) -> AnySpecimen | Mixture | None:
         parts = [m.specimen for m in specimen.members] if isinstance(specimen, Mixture) else [specimen]
         for part in parts:
             for name in known_names(getattr(part, "structure", None)):
@@ -102,6 +145,16 @@ class Recipe(Drawable):
     def _consistent(self) -> Self:
         wanted = self.image.detector
         names = wanted.values if isinstance(wanted, Choice | Deal) else (wanted,)
+        if isinstance(self.simulate, OwnImages):
+            _check_own(self.specimen, self.microscope, names)
+            return self
+        if self.specimen is None:
+            raise ValueError(f"specimen: is empty; give a mapping of keys such as {{kind: crystal, structure: Au}}, or, "
+                             f"for images of your own instead, {_OWN_EXAMPLE}")
+        if self.microscope is None:
+            raise ValueError("microscope: is empty; give a mapping of keys, a list of such, or remove the key")
+        if largest(self.image.pixel_size) > _WIDEST:
+            raise ValueError(f"image.pixel_size: {largest(self.image.pixel_size):g} Å is outside 0.01 to {_WIDEST:g} Å")
         for microscope in self.microscopes:
             present = [d.name for d in microscope.detectors]
             for name in names:
@@ -114,7 +167,9 @@ class Recipe(Drawable):
 
     @property
     def microscopes(self) -> tuple[Microscope, ...]:
-        """The microscopes, one or several."""
+        """The microscopes, one or several; none where the fields are the user's images."""
+        if self.microscope is None:
+            return ()
         return self.microscope if isinstance(self.microscope, tuple) else (self.microscope,)
 
     @classmethod
@@ -140,11 +195,13 @@ class Recipe(Drawable):
         read = document.read(document.find(path_or_name))
         for override in overrides:
             read.override(override)
-        wrong = read.resolve_files("specimen")
+        wrong = read.resolve_files("specimen") + read.resolve_folders("simulate")
         try:
             recipe = cls.model_validate(read.content)
         except ValidationError as error:
             raise RecipeError("\n".join(explain(error, read) + wrong)) from None
+        if not wrong and isinstance(recipe.simulate, OwnImages):
+            wrong = _missing_images(recipe.simulate, recipe.fields, read)
         if wrong:
             raise RecipeError("\n".join(wrong))
         return recipe
@@ -163,6 +220,8 @@ class Recipe(Drawable):
         """
         if not 0 <= field < self.fields:
             raise RecipeError(f"field {field} is outside 0 to {self.fields - 1}; the recipe has {self.fields} fields")
+        if self.specimen is None:
+            raise RecipeError("specimen: there is none to draw; the fields of this recipe are images")
         if isinstance(self.specimen, Mixture):
             member, turn = self.specimen.member_of(field)
             specimen, path = self.specimen.members[member].specimen, f"specimen.{member}"
@@ -184,16 +243,41 @@ class Recipe(Drawable):
         sample = streams.index if isinstance(streams, Streams) else operator.index(streams)
         if sample < 0:
             raise RecipeError(f"sample {sample} is below 0")
-        specimen, microscope, _ = self.draw_field(self.field_of(sample))
         own = Streams(self.seed, sample)
-        return self.model_copy(update={
-            "specimen": specimen, "microscope": microscope,
-            "image": self.image.draw(own, "image"), "distort": self.distort.draw(own, "distort")})
+        drawn: dict[str, Any] = {"image": self.image.draw(own, "image"), "distort": self.distort.draw(own, "distort")}
+        if not isinstance(self.simulate, OwnImages):
+            drawn["specimen"], drawn["microscope"], _ = self.draw_field(self.field_of(sample))
+        return self.model_copy(update=drawn)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the recipe's content; a structure file counts by its bytes, not by its path."""
-        return digest_of(self.model_dump(mode="json"))
+        """SHA-256 of the recipe's content; a structure file or an image counts by its bytes, not by its path."""
+        content = self.model_dump(mode="json")
+        if isinstance(self.simulate, OwnImages):
+            content["simulate"]["folder"] = self.simulate.digests(self.fields)
+        return digest_of(content)
+
+
+def _check_own(specimen: object, microscope: object, detectors: Sequence[str]) -> None:
+    """Raise ValueError where a recipe of images asks for what only a simulation has."""
+    for key, given in (("specimen", specimen), ("microscope", microscope)):
+        if given is not None:
+            raise ValueError(f"{key}: is given, and simulate.kind is images: nothing is simulated then; remove {key}, "
+                             f"or simulate.kind")
+    for name in detectors:
+        if name != DETECTOR:
+            raise ValueError(f"image.detector: {name!r} is not a detector of your images, which have one called "
+                             f"{DETECTOR!r}; remove the key")
+
+
+def _missing_images(images: OwnImages, fields: int, read: document.Document) -> list[str]:
+    """What is wrong with the number of images, as a complaint with its place."""
+    try:
+        images.file_of(fields - 1)
+    except FieldError as wrong:
+        key, _, said = str(wrong).partition(": ")
+        return [read.line(tuple(key.split(".")), said)]
+    return []
 
 
 def _check_reach(outer: Quantity, unit: str, name: str, microscope: Microscope, simulate: Simulation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from emsynth import view
 from emsynth.distortion import Distorted, Grid, Window, prefilter
 from emsynth.errors import RecipeError
-from emsynth.passes import Outline, outline, simulate
+from emsynth.oversampling import Oversampled, factor_of, oversample
+from emsynth.passes import Outline, outline, simulate, split_of
+from emsynth.reach import reach_of
 from emsynth.recipe import Recipe
 from emsynth.simulation.field import Field
-from emsynth.specimen import prototype_split
 
 __all__ = ["Outline", "Sample", "SampleColumns", "outline", "render", "simulate"]
 
@@ -131,22 +133,18 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
                           f"samples")
     clean = simulate(recipe, recipe.field_of(index)) if field is None else field
     drawn = recipe.draw(index)
-    drawn = drawn.model_copy(update={"image": view.fitted(drawn.image, recipe.image, clean)})
+    reach = None if clean.periodic else reach_of(drawn.image, drawn.distort, recipe.seed, index)
+    drawn = drawn.model_copy(update={"image": view.fitted(drawn.image, recipe.image, clean, reach, index)})
     detector = str(drawn.image.detector)
-    window = view.place(drawn.image, clean, recipe.seed, index)
-    coefficients = _coefficients(clean, detector)
-
-    def gather(grid: Grid) -> NDArray[np.float32]:
-        """Fraction of the beam on the detector with the probe at the points of a grid, (rows, cols)."""
-        return window.gather(coefficients, clean.sampling, clean.periodic, grid)
-
+    window = view.place(drawn.image, clean, recipe.seed, index, reach)
+    gather = partial(_seen, clean, detector, window)
     made = drawn.distort.run(gather, window.shape, recipe.seed, index, window.pixel)
     middle = (np.asarray(window.shape) - 1) / 2
     seen = made.frame @ np.array([*middle, 1.0])
     return Sample(
         index=index, field=recipe.field_of(index), truth=made.truth, distorted=made.distorted,
         displacement=made.displacement, affine=made.affine, mask=made.mask,
-        columns=_columns(window, clean, made), drawn=drawn, split=prototype_split(clean.prototype),
+        columns=_columns(window, clean, made), drawn=drawn, split=split_of(clean.prototype),
         prototype=clean.prototype, structure=str(clean.provenance["specimen"]["structure"]),
         physics=str(clean.provenance["physics"]), detector=detector, sampling=float(made.sampling or window.pixel),
         thickness=float(view.thickness_at(window, clean, seen[None])[0]), expected_counts=made.expected_counts,
@@ -164,11 +162,23 @@ def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
 
 
 # Spline coefficients of the fields at hand, gone when the field is: thousands of samples share them.
-_filtered: WeakKeyDictionary[Field, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
+_filtered: WeakKeyDictionary[Field, dict[str, NDArray[np.float32] | Oversampled]] = WeakKeyDictionary()
 
 
-def _coefficients(field: Field, detector: str) -> NDArray[np.float32]:
+def _seen(field: Field, detector: str, window: Window, grid: Grid) -> NDArray[np.float32]:
+    """Fraction of the beam on the detector with the probe at the points of a grid, (rows, cols)."""
     held = _filtered.setdefault(field, {})
     if detector not in held:
-        held[detector] = prefilter(field.image[:, field.detectors.index(detector)], field.periodic)
-    return held[detector]
+        stack = field.image[:, field.detectors.index(detector)]
+        held[detector] = (oversample(stack[0], field.periodic) if field.critical
+                          else prefilter(stack, field.periodic))
+    seen = held[detector]
+    if isinstance(seen, Oversampled):
+        return seen.through(window, field.sampling[0], grid)
+    return window.gather(seen, field.sampling, field.periodic, grid)
+
+
+def bytes_at_hand(field: Field) -> int:
+    """Memory of a field that samples are cut from: its images, and the oversampled ones where splines need that."""
+    rows, cols = field.image.shape[-2:]
+    return field.image.nbytes * (1 + factor_of((rows, cols))**2 if field.critical else 1)

@@ -10,23 +10,21 @@ from numpy.typing import NDArray
 
 from emsynth.distortion import Window
 from emsynth.draw import generator, number
+from emsynth.maps import plane_map, strain_map
 from emsynth.passes import check_fit, largest_pixel
+from emsynth.reach import Reach, fit, origin
 from emsynth.recipe import Image, smallest
 from emsynth.simulation.field import Field
-
-# Control points of the smooth maps along each axis, and waves that make them up.
-_KNOTS = 9
-_WAVES = 4
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def fitted(drawn: Image, recipe: Image, field: Field) -> Image:
+def fitted(drawn: Image, recipe: Image, field: Field, reach: Reach | None = None, index: int = 0) -> Image:
     """The drawn image section with a pixel and a rotation that fit the field.
 
     A window may not show a particle or an amorphous film twice. A pixel that was drawn too large is made as large as
     fits, where the recipe's distribution reaches down to it; where it does not, the rotation becomes the nearest
-    quarter turn, at which the window fits best.
+    quarter turn, at which the window fits best. With a `reach`, of sample `index`, its scan displacement must fit too.
 
     Raises
     ------
@@ -35,6 +33,9 @@ def fitted(drawn: Image, recipe: Image, field: Field) -> Image:
     """
     if field.repeats:
         return drawn
+    if reach is not None:
+        pixel, turn = fit(drawn, smallest(recipe.pixel_size), field, reach, index)
+        return drawn.model_copy(update={"pixel_size": pixel, "rotation": turn})
     check_fit(recipe, field.extent, field.repeats, str(field.provenance["specimen"]["structure"]))
     least, rotation = smallest(recipe.pixel_size), number(drawn.rotation)
     limit = largest_pixel(drawn.size, field.extent, rotation)
@@ -44,7 +45,7 @@ def fitted(drawn: Image, recipe: Image, field: Field) -> Image:
     return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit), "rotation": rotation})
 
 
-def place(image: Image, field: Field, seed: int, index: int) -> Window:
+def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None = None) -> Window:
     """The window of one sample.
 
     Parameters
@@ -55,6 +56,8 @@ def place(image: Image, field: Field, seed: int, index: int) -> Window:
         The field it looks at.
     seed, index : int
         Keys of the streams ``image.origin``, ``image.strain.map`` and ``image.thickness.map``.
+    reach : Reach, optional
+        How far it looks: with that it stays within the field.
 
     Returns
     -------
@@ -64,50 +67,12 @@ def place(image: Image, field: Field, seed: int, index: int) -> Window:
     turned = size * pixel * (abs(math.cos(rotation)) + abs(math.sin(rotation)))
     # A window that must not see the repetition stays within the field.
     slack = np.asarray(field.extent) - (0.0 if field.repeats else turned)
-    offset = (generator(seed, index, "image.origin").random(2) - 0.5) * np.maximum(slack, 0.0)
-    origin = np.asarray(field.extent) / 2 + offset
-    window = Window(shape=(size, size), pixel=pixel, rotation=rotation,
-                    origin=(float(origin[0]), float(origin[1])), flip=number(image.flip) > 0.5)
-    return Window(**{**vars(window), "warp": _strain_map(image, window, seed, index),
-                     "plane": _plane_map(image, window, len(field.thickness), seed, index)})
-
-
-def _smooth_map(rng: np.random.Generator, window: Window) -> NDArray[np.float64]:
-    """Smooth random control points: a few waves, one to three windows long, that all strain alike."""
-    rows, cols = window.control_points(_KNOTS)
-    direction, phase = rng.uniform(0, 2 * math.pi, (2, _WAVES))
-    length = rng.uniform(1, 3, _WAVES) * max(window.shape)
-    amplitude = rng.standard_normal(_WAVES) * length
-    across = np.cos(direction) * rows[:, None, None] + np.sin(direction) * cols[:, None]
-    total: NDArray[np.float64] = (amplitude * np.sin(2 * math.pi * across / length + phase)).sum(axis=-1)
-    return total
-
-
-def _strain_map(image: Image, window: Window, seed: int, index: int) -> NDArray[np.float64] | None:
-    """Smooth random displacement in Å whose largest strain is the drawn one."""
-    strain = number(image.strain)
-    if strain == 0:
-        return None
-    rng = generator(seed, index, "image.strain.map")
-    warp = np.stack([_smooth_map(rng, window), _smooth_map(rng, window)])
-    rows, cols = window.control_points(_KNOTS)
-    # The derivative of a B-spline lies within the differences of its control points over their spacing.
-    steepest = max(float(np.abs(np.diff(warp, axis=1)).max()) / (rows[1] - rows[0]),
-                   float(np.abs(np.diff(warp, axis=2)).max()) / (cols[1] - cols[0])) / window.pixel
-    return np.ascontiguousarray(warp * (strain / steepest))
-
-
-def _plane_map(image: Image, window: Window, planes: int, seed: int, index: int) -> NDArray[np.float64] | float:
-    """Index of the exit plane at each point: the drawn one, plus a smooth random map."""
-    last = planes - 1
-    middle, span = number(image.plane) * last, number(image.thickness_variation) * last
-    if span == 0:
-        # Without a map nothing needs a blend of two exit planes, which only approximates what lies between them.
-        return float(round(middle))
-    swing = _smooth_map(generator(seed, index, "image.thickness.map"), window)
-    swing = (swing - swing.min()) / np.ptp(swing) - 0.5
-    plane: NDArray[np.float64] = np.clip(middle + span * swing, 0.0, float(last))
-    return plane
+    chosen = generator(seed, index, "image.origin").random(2)
+    centre = np.asarray(field.extent) / 2 + (chosen - 0.5) * np.maximum(slack, 0.0)
+    at = (float(centre[0]), float(centre[1])) if reach is None else origin(image, field, reach, chosen)
+    window = Window(shape=(size, size), pixel=pixel, rotation=rotation, origin=at, flip=number(image.flip) > 0.5)
+    return Window(**{**vars(window), "warp": strain_map(image, window, seed, index),
+                     "plane": plane_map(image, window, len(field.thickness), seed, index)})
 
 
 def thickness_at(window: Window, field: Field, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Severities: plain chains, calibrated to fall from 1 to 5; and the picture that shows them."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -63,8 +64,9 @@ def test_good_days_lie_within_what_recipes_draw(name: str) -> None:
     for level in (1, 2, 3):
         for stage in stages(severity(name, level)):
             for key, declared in type(stage).model_fields.items():
-                value, drawn = getattr(stage, key), extremes(declared.default)
-                if key not in ("stage", "probability") and drawn and not isinstance(value, str):
+                value = getattr(stage, key)
+                if key not in ("stage", "probability") and not isinstance(value, str):
+                    drawn = extremes(declared.default)
                     assert min(drawn) <= value <= max(drawn), (stage.stage, key)
 
 
@@ -72,10 +74,11 @@ def test_good_days_lie_within_what_recipes_draw(name: str) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", families())
 def test_calibration(name: str) -> None:
-    """Quality falls with every level, and is what the table records: half a dB covers changes that nobody sees."""
+    """Quality falls with every level, and is what the table records, to what other random numbers would change."""
     found = calibrate(name)
-    assert all(worse < better for better, worse in zip(found, found[1:], strict=False))
-    np.testing.assert_allclose(found, family(name).qualities, atol=0.5)
+    assert all(worse < better for better, worse in pairwise(found))
+    np.testing.assert_allclose(found, family(name).qualities, atol=1.0,
+                               err_msg="python -m emsynth.distortion.severity prints what to record")
 
 
 def test_severity_is_a_function_of_seed_and_index() -> None:
@@ -86,7 +89,7 @@ def test_severity_is_a_function_of_seed_and_index() -> None:
 
 
 def test_psnr_of_white_noise() -> None:
-    """Noise of deviation σ on a truth of range P: 20 lg(P/σ), within five standard errors of the variance's logarithm."""
+    """Noise of deviation σ on a truth of range P gives 20 lg(P/σ), within five standard errors."""
     made = severity("read_noise", 2).run(flat, (64, 64), 0, 0)
     sigma, error = 3.0, 5 * 10 / np.log(10) * np.sqrt(2 / 64**2)
     assert quality(made, "psnr") == pytest.approx(20 * np.log10(np.ptp(made.truth) / sigma), abs=error)
@@ -105,12 +108,12 @@ def test_quality_of_damage_and_cover() -> None:
 
 
 def test_reference_scene_fills_its_range() -> None:
-    """Atoms rise above a flat support in a scanned image and darken a camera's; a third of the contrast there."""
-    bright, dark = (gather(Grid((64, 64), np.eye(2, 3))) for gather, _ in
-                    (reference_scene(False, 64), reference_scene(True, 64)))  # fmt: skip
+    """Atoms rise above a flat support where a probe scans; in a camera they are dark, with a third of the contrast."""
+    bright, dark = (gather(Grid((96, 96), np.eye(2, 3))) for gather, _ in
+                    (reference_scene(False, 96), reference_scene(True, 96)))  # fmt: skip
     np.testing.assert_allclose(dark, 1 - bright / 3, atol=1e-5)
-    assert bright.min() == pytest.approx(0.15, abs=0.01)
-    assert bright.max() == pytest.approx(1, abs=0.05)
+    assert 0.15 <= bright.min() < 0.2
+    assert 0.9 < bright.max() <= 1.001
 
 
 def test_combined_is_that_of_stem() -> None:

@@ -8,7 +8,7 @@ from emsynth.distortion import RowJitter, ScanClock
 
 
 def test_abtem_scans_by_the_same_clock() -> None:
-    """Pixel times are those of abTEM, whose fast axis is the first and whose clock starts one row and one pixel late."""
+    """Pixel times are those of abTEM, whose fast axis is the first and whose clock starts a row and a pixel late."""
     clock = ScanClock(rows=7, cols=5, dwell=3e-6, fly_back=2e-4)
     theirs = scan_noise.abtem_noise._pixel_times(3e-6, 2e-4, (5, 7)).T
     np.testing.assert_allclose(clock.times(), theirs - clock.row_period - clock.dwell, rtol=0, atol=1e-15)
@@ -57,8 +57,8 @@ def test_mechanical_lines_fall_as_one_over_f_on_average() -> None:
     frames = 300
     frequency, power = scan_noise.line_spectrum(scan_noise.hum_series, frames)
     below = power[(frequency > 5) & (frequency < 70.7)].sum() / power.sum()
-    # Six lines a frame, which weigh 1 and five times a square of mean 1/3 and mean square 1/5, and a square of a cosine.
-    spread = np.sqrt(1.5 * (1 + 5 / 5)) / (1 + 5 / 3)
+    # A line weighs A² cos²; E A² is 1 for the first and 1/3 for five others, E A⁴ 1 and 1/5, E cos⁴ 3/2 of (E cos²)².
+    spread = np.sqrt(3 / 2 * (1 + 5 / 5)) / (1 + 5 / 3)
     assert below == pytest.approx(0.5, abs=5 * spread / np.sqrt(frames) / 2)
 
 

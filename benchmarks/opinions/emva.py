@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,17 +66,21 @@ class Bench:
     offsets: float = 0.0
     rows: float = 0.0
     cols: float = 0.0
-    times: NDArray[np.float64] = field(default_factory=lambda: EXPOSURE * np.arange(1, POINTS + 1))  # ns
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Exposures, ns."""
+        return EXPOSURE * np.arange(1, POINTS + 1, dtype=np.float64)
 
     @property
     def electrons(self) -> NDArray[np.float64]:
         """Expected electrons per pixel at each exposure."""
-        return self.brightest * self.times / self.times[-1]
+        return self.times * (self.brightest / (EXPOSURE * POINTS))
 
     @property
     def dark_electrons(self) -> NDArray[np.float64]:
         """Expected thermal electrons per pixel at each exposure."""
-        return self.dark * self.times * 1e-9
+        return 1e-9 * self.dark * self.times
 
     @property
     def excess(self) -> float:

@@ -1,4 +1,4 @@
-"""abTEM's scan noise beside emsynth's scan stages: clock, spectrum, gather and speed."""
+"""Scan noise of abTEM (its own functions, private ones included) beside emsynth's: clock, spectrum, gather, speed."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from scipy.signal import periodogram
 from emsynth.distortion import Grid, Hum, Motion, RowJitter, ScanClock, Window, prefilter
 from emsynth.distortion.scan import waves
 from emsynth.distortion.stage import purpose_key
+from emsynth.draw import number
 
 Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 
 HIGHEST = 500.0  # Hz, abTEM's default `max_frequency`
 SLOWEST_LINE = 10.0  # Hz, where emsynth's mechanical lines begin
 
 
-def components(seed: int, number: int) -> tuple[Floats, Floats, Floats]:
+def components(seed: int, parts: int) -> tuple[Floats, Floats, Floats]:
     """Frequency (Hz), amplitude and phase (rad) of the sinusoids that abTEM adds up along one axis.
 
     f = U₁·f_max, A = U₂/√f, and a delay U₃/f, which is a phase 2π U₃; so the power density is 1/(6 f_max f) per
     component up to f_max.
     """
     rng = np.random.RandomState(seed)
-    frequency = rng.rand(number) * HIGHEST
-    return frequency, rng.rand(number) / np.sqrt(frequency), 2 * np.pi * rng.rand(number)
+    frequency = rng.rand(parts) * HIGHEST
+    return frequency, rng.rand(parts) / np.sqrt(frequency), 2 * np.pi * rng.rand(parts)
 
 
-def abtem_displacement(clock: ScanClock, seed: int, number: int) -> Floats:
+def abtem_displacement(clock: ScanClock, seed: int, parts: int) -> Floats:
     """Displacement (R, C) along one axis by abTEM's own function, before it is scaled to its `rms_power`.
 
     abTEM's fast axis is the first.
     """
     times = abtem_noise._pixel_times(clock.dwell, clock.fly_back, (clock.cols, clock.rows))
-    moved: Floats = abtem_noise._single_axis_distortion(times, HIGHEST, number, seed).T
+    moved: Floats = abtem_noise._single_axis_distortion(times, HIGHEST, parts, seed).T
     return moved
 
 
-def as_motion(clock: ScanClock, seed: int, number: int) -> Motion:
+def as_motion(clock: ScanClock, seed: int, parts: int) -> Motion:
     """The same sinusoids as emsynth's separable displacement along col; abTEM's clock starts a row and a pixel late."""
-    frequency, amplitude, phase = components(seed, number)
+    frequency, amplitude, phase = components(seed, parts)
     along_rows, cols = waves(clock, frequency)
     start = 2 * np.pi * frequency * (clock.row_period + clock.dwell) + phase
     angle = along_rows + start[:, None]
@@ -63,7 +65,7 @@ def jitter_periodogram(jitter: RowJitter, rows: int, frames: int) -> tuple[Float
     series = np.stack([jitter.move(clock, purpose_key(0, n, "row_jitter")).rows[1, 0] for n in range(frames)])
     _, power = periodogram(series, detrend=False, return_onesided=False, axis=1)
     lag = np.arange(rows)
-    weight = np.where(lag == 0, 1.0, 2 * (1 - lag / rows)) * float(jitter.sigma) ** 2 * float(jitter.correlation) ** lag
+    weight = np.where(lag == 0, 1.0, 2 * (1 - lag / rows)) * number(jitter.sigma) ** 2 * number(jitter.correlation) ** lag
     wave = np.cos(2 * np.pi * np.outer(lag, lag) / rows)
     return power.mean(axis=0)[: rows // 2 + 1], (wave @ weight)[: rows // 2 + 1]
 
@@ -86,9 +88,9 @@ def line_spectrum(draw: Callable[[ScanClock, int], Floats], frames: int) -> tupl
     return frequency, total / frames
 
 
-def abtem_series(clock: ScanClock, frame: int, number: int = 1000) -> Floats:
+def abtem_series(clock: ScanClock, frame: int, parts: int = 1000) -> Floats:
     """Displacement along one axis by abTEM, one column."""
-    return abtem_displacement(clock, frame, number)[:, 0]
+    return abtem_displacement(clock, frame, parts)[:, 0]
 
 
 def hum_series(clock: ScanClock, frame: int) -> Floats:
@@ -103,7 +105,8 @@ def left_by_drift(clock: ScanClock, frames: int) -> float:
     basis = np.stack([np.ones_like(t), t, t**2], axis=1)
     kept, whole = 0.0, 0.0
     for seed in range(frames):
-        frequency, amplitude, phase = (part[components(seed, 1000)[0] < SLOWEST_LINE] for part in components(seed, 1000))
+        frequency, amplitude, phase = components(seed, 1000)
+        amplitude = np.where(frequency < SLOWEST_LINE, amplitude, 0)
         moved = amplitude @ np.sin(2 * np.pi * np.outer(frequency, t * clock.frame) + phase[:, None])
         kept += (moved - basis @ np.linalg.lstsq(basis, moved, rcond=None)[0]).var()
         whole += moved.var()
@@ -131,7 +134,7 @@ def jitter_fit(rows: int) -> tuple[float, float]:
     return best
 
 
-def band_limited(side: int, edge: float, seed: int) -> tuple[Floats, Floats]:
+def band_limited(side: int, edge: float, seed: int) -> tuple[Floats, Complex]:
     """Random periodic image with frequencies up to `edge` cycles per px, range about 1, and its spectrum."""
     spectrum = np.fft.fft2(np.random.default_rng(seed).normal(size=(side, side)))
     f = np.fft.fftfreq(side)
@@ -140,7 +143,7 @@ def band_limited(side: int, edge: float, seed: int) -> tuple[Floats, Floats]:
     return image / np.ptp(image), spectrum / np.ptp(image)
 
 
-def upsampled(spectrum: Floats, times: int) -> Floats:
+def upsampled(spectrum: Complex, times: int) -> Floats:
     """The image of a band-limited spectrum on a grid that is `times` as fine."""
     side = len(spectrum)
     wide = np.zeros((side * times, side * times), complex)
@@ -149,7 +152,7 @@ def upsampled(spectrum: Floats, times: int) -> Floats:
     return np.fft.ifft2(wide).real
 
 
-def fourier_values(spectrum: Floats, positions: Floats) -> Floats:
+def fourier_values(spectrum: Complex, positions: Floats) -> Floats:
     """Exact values (n,) of a band-limited image at positions (2, n), px."""
     side = len(spectrum)
     used = np.flatnonzero(np.abs(spectrum).max(axis=1) > 1e-9 * np.abs(spectrum).max())
@@ -159,7 +162,7 @@ def fourier_values(spectrum: Floats, positions: Floats) -> Floats:
     return values
 
 
-def abtem_image(spectrum: Floats, moved: Floats, times: int = 1) -> Floats:
+def abtem_image(spectrum: Complex, moved: Floats, times: int = 1) -> Floats:
     """Image displaced by `moved (2, R, C)` px by abTEM, which interpolates linearly, on a grid `times` as fine."""
     fine = upsampled(spectrum, times)
     offsets = np.zeros((2, *fine.shape))
@@ -173,21 +176,24 @@ def emsynth_image(image: Floats, moved: Floats) -> Floats:
     side = len(image)
     window = Window((side, side), 1.0, origin=((side - 1) / 2, (side - 1) / 2))
     where = Grid((side, side), np.eye(2, 3), moved.astype(np.float32))
-    return window.gather(prefilter(image, True), 1.0, True, where).astype(np.float64)
+    seen: Floats = window.gather(prefilter(image, True), 1.0, True, where).astype(np.float64)
+    return seen
 
 
 def displaced(side: int, pixels: float, seed: int = 1) -> Floats:
     """Displacement by abTEM of both axes (2, R, C), scaled to a deviation of `pixels`."""
     clock = ScanClock(side, side, 5e-6, 5e-4)
     moved = np.stack([abtem_displacement(clock, seed + axis, 200) for axis in (0, 1)])
-    return moved * (pixels / moved.std(axis=(1, 2), keepdims=True))
+    scaled: Floats = moved * (pixels / moved.std(axis=(1, 2), keepdims=True))
+    return scaled
 
 
 def inside(moved: Floats) -> NDArray[np.bool_]:
     """Pixels (R, C) whose displaced position lies on the image: beyond it abTEM repeats it one pixel early."""
     side = moved.shape[1]
     at = moved + np.indices((side, side))
-    return ((at >= 0) & (at < side - 1)).all(axis=0)
+    on: NDArray[np.bool_] = ((at >= 0) & (at < side - 1)).all(axis=0)
+    return on
 
 
 def milliseconds(call: Callable[[], object], rounds: int) -> float:
@@ -211,9 +217,9 @@ def report_spectra() -> None:
         frequency, power = line_spectrum(draw, frames)
         band = (frequency > 12) & (frequency < 450)
         seen = (power * frequency)[band].mean()
-        print(f"{name}, {frames} frames: slope {slope(frequency, power, 12, 450):+.3f} from 12 to 450 Hz, f·S(f) "
-              f"{seen:.4f} px² (theory {level:.4f}), {100 * power[frequency > 1.05 * HIGHEST].sum() / power.sum():.1g} % "
-              "above 525 Hz")
+        beyond = power[frequency > 1.05 * HIGHEST].sum() / power.sum()
+        print(f"{name}, {frames} frames: slope {slope(frequency, power, 12, 450):+.3f} from 12 to 450 Hz, "
+              f"f·S(f) {seen:.4f} px² (theory {level:.4f}), {100 * beyond:.0g} % above 525 Hz")
     for correlation in (0.0, 0.5, 0.95):
         seen, theory = jitter_periodogram(RowJitter(sigma=1.0, ratio=0.0, correlation=correlation), 256, 2000)
         ratio = seen / theory
@@ -254,7 +260,7 @@ def report_gather() -> None:
 
 def report_speed() -> None:
     """One 512² frame, 200 components per axis."""
-    clock, number = ScanClock(512, 512, 5e-6, 5e-4), 200
+    clock, parts = ScanClock(512, 512, 5e-6, 5e-4), 200
     image, _ = band_limited(512, 1 / 8, 0)
     times = abtem_noise._pixel_times(clock.dwell, clock.fly_back, (512, 512))
     moved = displaced(512, 1.5)
@@ -264,8 +270,8 @@ def report_speed() -> None:
     print("\n| 512² frame | abTEM ms | emsynth ms |\n|---|---:|---:|")
     rows = (
         ("displacement, 200 components per axis",
-         lambda: abtem_noise._make_displacement_field(times, HIGHEST, number, 10.0, 1),
-         lambda: Motion.total([as_motion(clock, 1, number), as_motion(clock, 2, number)]).values()),
+         lambda: abtem_noise._make_displacement_field(times, HIGHEST, parts, 10.0, 1),
+         lambda: Motion.total([as_motion(clock, 1, parts), as_motion(clock, 2, parts)]).values()),
         ("image", lambda: abtem_noise._apply_displacement_field(image, *moved),
          lambda: window.gather(clean, 1.0, True, grid)),
     )  # fmt: skip

@@ -137,7 +137,7 @@ def _open(path: Path, recipe: Recipe) -> Store:
     there = store.open_store(path)
     if there.attributes["recipe_digest"] != recipe.digest:
         raise StoreError(f"{path}: is now of another recipe than this build's; another build replaced it, or a "
-                         f"structure file was changed: give each build its own --out")
+                         f"structure file or an image was changed: give each build its own --out")
     return there
 
 
@@ -161,7 +161,7 @@ class FieldsAtHand:
             manifest.check_sound(path, manifest.part_name("field", number))
             self._held[path, number] = store.read_field(path, number)
         self._held.move_to_end((path, number))
-        while len(self._held) > 1 and sum(f.image.nbytes for f in self._held.values()) > self._limit:
+        while len(self._held) > 1 and sum(sample.bytes_at_hand(f) for f in self._held.values()) > self._limit:
             self._held.popitem(last=False)
         return self._held[path, number]
 

@@ -149,12 +149,26 @@ def check(recipe: RecipeArgument, settings: Settings = None) -> None:
     names = list(dict.fromkeys(o.structure for o in seen))
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     memory = max(o.memory for o in seen)
+    own = [("images", _images(read, seen))] if seen[0].kind == "image" else []
     _print_pairs([
+        *own,
         ("looked at", f"{len(seen)} of {read.fields:,} fields: {shown}"),
         ("windows", "fit into these fields"),
         ("memory", f"up to {memory:.2g} GB for one field"),
         ("digest", read.digest[:16]),
     ])
+
+
+def _images(recipe: Recipe, seen: list[Outline]) -> str:
+    from collections import Counter
+
+    from emsynth.simulation.images import OwnImages
+
+    there = len(recipe.simulate.files()) if isinstance(recipe.simulate, OwnImages) else 0
+    sizes = Counter(o.shape for o in seen).most_common()
+    shown = ", ".join(f"{count} of {rows} x {cols} px" for (rows, cols), count in sizes[:6])
+    more = f" and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
+    return f"{there:,} in the folder, {recipe.fields:,} used; {shown}{more}"
 
 
 def _outlines(recipe: Recipe) -> list[Outline]:

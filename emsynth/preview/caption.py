@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,14 +52,14 @@ def caption(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _specimen(sample: Sample) -> str:
-    words = [f"{_length(sample.thickness)} thick"]
+    words = [] if math.isnan(sample.thickness) else [f"{_length(sample.thickness)} thick"]
     tilt = getattr(sample.drawn.specimen, "mistilt", None)
     if isinstance(tilt, float) and tilt > 0:
         words.append(f"{tilt:.2g} mrad off axis")
     strain = number(sample.drawn.image.strain)
     if strain > 0:
         words.append(f"strain ≤ {strain:.1%}")
-    return ", ".join(words)
+    return ", ".join(words) or "an image"
 
 
 def _microscope(sample: Sample) -> list[tuple[str, str]]:

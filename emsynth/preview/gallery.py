@@ -85,20 +85,14 @@ def draw_gallery(scene: Scene, names: Sequence[str]) -> Figure:
     # Matplotlib takes a second to import; no pyplot, which would keep figures in a global state.
     from matplotlib.figure import Figure
 
-    side = scene(False)[1].shape[0]
-    blocks = [[(heading, [n for n in names if n in tags and not (part and n in DETECTOR_ORDER)])
-               for heading, tags in block] for part, block in enumerate(_SECTIONS)]
-    blocks = [kept for block in blocks if (kept := [(heading, rows) for heading, rows in block if rows])]
-    row = side + _VALUES + _GAP
+    side, blocks = scene(False)[1].shape[0], _arranged(names)
+    row, across = side + _VALUES + _GAP, _LABEL + (1 + len(LEVELS)) * (side + _GAP)
     height = max(sum(_HEADING + row * len(rows) for _, rows in block) for block in blocks) + _COLUMNS + 2 * _EDGE
-    across = _LABEL + (1 + len(LEVELS)) * (side + _GAP)
-    width = len(blocks) * across + (len(blocks) - 1) * _BETWEEN + 2 * _EDGE
+    width = len(blocks) * (across + _BETWEEN) - _BETWEEN + 2 * _EDGE
     figure = Figure(figsize=(width / _DOTS, height / _DOTS), dpi=_DOTS, facecolor="white")
     for n, block in enumerate(blocks):
         left, top = _EDGE + n * (across + _BETWEEN), _EDGE
-        for at, text in enumerate(("truth", *(f"severity {level}" for level in LEVELS))):
-            middle = left + _LABEL + at * (side + _GAP) + side / 2
-            _write(figure, middle, top + 14, text, size=9, weight="bold", ha="center")
+        _write_columns(figure, left, top, side)
         top += _COLUMNS
         for heading, rows in block:
             _write(figure, left, top + 20, heading, size=11, weight="bold")
@@ -107,6 +101,26 @@ def draw_gallery(scene: Scene, names: Sequence[str]) -> Figure:
                 _draw_row(figure, left, top, family(name), scene, side)
                 top += row
     return figure
+
+
+def _arranged(names: Sequence[str]) -> list[list[tuple[str, list[str]]]]:
+    """Families under their headings, by block of the page; what a camera shares with a detector stands there."""
+    left = list(names)
+    blocks = []
+    for block in _SECTIONS:
+        found = []
+        for heading, tags in block:
+            rows = [name for name in left if name in tags]
+            left = [name for name in left if name not in tags]
+            found += [(heading, rows)] if rows else []
+        blocks += [found] if found else []
+    return blocks
+
+
+def _write_columns(figure: Figure, left: float, top: float, side: int) -> None:
+    for n, text in enumerate(("truth", *(f"severity {level}" for level in LEVELS))):
+        middle = left + _LABEL + n * (side + _GAP) + side / 2
+        _write(figure, middle, top + 14, text, size=9, weight="bold", ha="center")
 
 
 def _draw_row(figure: Figure, left: float, top: float, row: Family, scene: Scene, side: int) -> None:

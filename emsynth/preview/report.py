@@ -103,6 +103,7 @@ def preview_recipe(recipe: Recipe, out: str | os.PathLike[str], count: int = 6, 
     for n, field in enumerate(used):
         seconds = field_seconds(recipe, fields[field]) / speed
         state = "from the cache" if fields[field].cached else f"simulating, about {max(1, round(seconds))} s"
+        state = "reading" if fields[field].kind == "image" else state
         report(f"field {n + 1} of {len(used)}: {fields[field].structure}, {state}")
         clean = simulate(recipe, field)
         samples |= {i: render(recipe, i, clean) for i in indices if recipe.field_of(i) == field}

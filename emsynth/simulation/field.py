@@ -67,6 +67,11 @@ class Field:
     provenance: dict[str, Any]
 
     @property
+    def critical(self) -> bool:
+        """Whether the image is sampled at its Nyquist frequency, so that a spline alone cannot interpolate it."""
+        return self.band_limit * max(self.sampling) > 0.49
+
+    @property
     def extent(self) -> tuple[float, float]:
         """(row, col) side in Å."""
         rows, cols = self.image.shape[-2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,17 @@ class Phonons(Drawable):
         return self
 
 
+def _optional(schema: dict[str, Any]) -> None:
+    # A word that may be left out, unlike the other tags.
+    schema["enum"] = [schema.pop("const")]
+
+
 class Simulation(Drawable):
     """How a field is simulated."""
 
+    # Not written out, so that a recipe without it, and its digest, stay as they were when there was nothing else.
+    kind: Literal["multislice"] = Field("multislice", exclude=True, json_schema_extra=_optional,
+                                        description="multislice, or images for a folder of your own")
     max_angle: float = Field(120.0, gt=1, le=500, json_schema_extra={"unit": "mrad"}, description="largest scattering "
                              "angle that the grid carries; no detector may reach beyond it [mrad]")
     slice_thickness: float = Field(2.0, ge=0.2, le=5, json_schema_extra={"unit": "Å"}, description="thickness of a "

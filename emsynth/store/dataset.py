@@ -123,17 +123,18 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
     keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
     shown = [key if isinstance(here.get(key), dict | list) else f"{key} ({there.get(key)} there, {here.get(key)} here)"
              for key in keys]
-    raise StoreError(f"{path}: made from another recipe, which differs in {', '.join(shown) or 'a structure file'}; "
+    raise StoreError(f"{path}: made from another recipe, which differs in {', '.join(shown) or 'a structure file or an image'}; "
                      f"take that recipe, --overwrite to replace it, or another --out")
 
 
 def without_folders(content: Any) -> Any:
-    """Plain JSON values of a recipe in which each structure file has its bare name.
+    """Plain JSON values of a recipe in which each structure file, or folder of images, has its bare name.
 
     The bytes of a data set must not depend on the folder in which its recipe lay, nor tell others about it.
     """
     if isinstance(content, dict):
-        return {key: _bare(value) if key == "file" else without_folders(value) for key, value in content.items()}
+        return {key: _bare(value) if key in ("file", "folder") else without_folders(value)
+                for key, value in content.items()}
     return [without_folders(value) for value in content] if isinstance(content, list) else content
 
 

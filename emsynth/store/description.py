@@ -36,7 +36,8 @@ def rows(store: Store, words: Mapping[str, Sequence[str]]) -> list[tuple[str, st
         ("complete", _completeness(store)),
         *((name, _counted(words[key])) for name, key in (
             ("splits", "split"), ("structures", "structure"), ("detectors", "detector"), ("physics", "physics"))),
-        ("phonons", _phonons(store)),
+        ("images", f"{store.fields:,} from {recipe['simulate']['folder']}") if "folder" in recipe["simulate"]
+        else ("phonons", _phonons(store)),
         ("on disk", _size(store.path)),
         ("licence", about["licence"]),
         ("made with", versions),

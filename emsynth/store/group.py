@@ -227,11 +227,12 @@ def _values(sample: Sample) -> dict[str, Any]:
 
 
 def _drawn_text(drawn: Recipe) -> str:
-    """The drawn recipe as JSON; a structure file by its bare name: replay takes the field, not the file."""
-    file = getattr(drawn.specimen, "file", None)
-    if file is not None:
-        bare = drawn.specimen.model_copy(update=without_folders({"file": file}))
-        drawn = drawn.model_copy(update={"specimen": bare})
+    """The drawn recipe as JSON; a file or folder by its bare name: replay takes the field, not the file."""
+    for part, key in (("specimen", "file"), ("simulate", "folder")):
+        whole = getattr(drawn, part)
+        if getattr(whole, key, None) is not None:
+            bare = whole.model_copy(update=without_folders({key: getattr(whole, key)}))
+            drawn = drawn.model_copy(update={part: bare})
     return drawn.model_dump_json()
 
 
