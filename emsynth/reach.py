@@ -41,7 +41,8 @@ class Reach:
 
     def span(self, rotation: float, flip: bool) -> NDArray[np.float64]:
         """Lowest and highest of the field's (row, col) seen by a window turned by `rotation` degrees, (2, 2) px from
-        its centre."""
+        its centre.
+        """
         turn = Window(self.shape, 1.0, math.radians(rotation), flip=flip).affine
         seen, around = self.points @ turn[:, :2].T + turn[:, 2], np.abs(turn[:, :2]) @ self.around
         return np.stack([seen.min(axis=0) - around, seen.max(axis=0) + around]) + self.sway
@@ -65,7 +66,8 @@ def _outline(grid: Grid) -> NDArray[np.float64]:
         return grid.positions().reshape(2, -1).T
     rows, cols = grid.shape
     corners = np.array([[0, 0, 1], [rows - 1, 0, 1], [0, cols - 1, 1], [rows - 1, cols - 1, 1]], np.float64)
-    return np.asarray(corners @ grid.affine.T)
+    seen: NDArray[np.float64] = corners @ grid.affine.T
+    return seen
 
 
 def _step(grid: Grid) -> NDArray[np.float64]:

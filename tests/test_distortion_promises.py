@@ -1,4 +1,4 @@
-"""What the engine promises as a whole: the same bytes however it is run, displacements that are the truth, symmetries."""
+"""What the engine promises as a whole: the same bytes however it is run, true displacements, symmetries."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,6 +44,7 @@ from emsynth.draw import Streams
 COMPILED = not numba.config.DISABLE_JIT
 SHAPE = (64, 72) if COMPILED else (20, 24)
 RUNS = 300 if COMPILED else 24
+BIG = (64, 72)
 FIXED = {"expected_counts": 20.0, "dwell": 1e-5, "fly_back": 2e-4, "undistorted": 0.0}
 TILE = prefilter(0.5 + np.random.default_rng(0).random((24, 30)), True)
 WINDOW = Window(SHAPE, 0.1, rotation=0.2, origin=(3.0, 2.0))
@@ -97,7 +98,7 @@ def test_a_stage_out_leaves_the_others_as_they_were() -> None:
 
 def blobs(grid: Grid) -> np.ndarray:
     """A scene without lattice and without edges, known everywhere."""
-    row, col = grid.positions() / max(SHAPE)
+    row, col = grid.positions() / max(BIG)
     wave = np.sin(5 * row + 2 * col) + np.cos(4 * col - 3 * row) + np.sin(7 * row * col + 1)
     return (2 + 0.4 * wave).astype(np.float32)
 
@@ -106,17 +107,17 @@ def blobs(grid: Grid) -> np.ndarray:
 def test_inverse_warp_of_a_smooth_displacement_recovers_the_truth(geometry: str) -> None:
     """With gradients below 0.3, pulling each pixel back along the recorded displacement undoes it."""
     scan = (
-        Drift(distance=0.09 * SHAPE[0], direction=30.0, bend=0.04 * SHAPE[0], bend_direction=100.0),
+        Drift(distance=0.09 * BIG[0], direction=30.0, bend=0.04 * BIG[0], bend_direction=100.0),
         Hum(amplitude=0.8, lines=1, mains=16.0, mechanical=0.0, line_start="free"),
     )
     chain = Chain.model_validate(FIXED | {"scan": scan, "truth_geometry": geometry})
-    made = chain.run(blobs, SHAPE, 0, 0)
+    made = chain.run(blobs, BIG, 0, 0)
     moved = made.displacement.astype(np.float64)
     assert np.abs(np.stack(np.gradient(moved, axis=(1, 2)))).max() < 0.3
     assert np.abs(moved).max() > 0.3
     # The truth's pixel q was scanned at the pixel p with p + displacement(p) = q, up to the shared affine map.
     linear = np.linalg.inv(np.eye(2) + made.affine[:, :2])
-    q = np.indices(SHAPE, dtype=np.float64)
+    q = np.indices(BIG, dtype=np.float64)
     p = q.copy()
     for _ in range(60):
         at = np.stack([map_coordinates(part, p, order=3, mode="nearest") for part in moved])
@@ -142,8 +143,8 @@ def test_a_ramp_integrates_along_its_displaced_path() -> None:
     jitter = RowJitter(sigma=0.7, ratio=0.3, correlation=0.2)
     made = Chain.model_validate(FIXED | {"scan": (jitter, ScanSpeed(path=1.0))}).run(blobs, SHAPE, 0, 0)
     grid, points = made.probe_grid(), np.linspace(-0.5, 0.5, 21)
-    path = [blobs(Grid(SHAPE, grid.affine + [[0, 0, s * grid.affine[0, 1]], [0, 0, s * grid.affine[1, 1]]],
-                       grid.offsets)) for s in points]  # fmt: skip
+    step = np.array([[0.0, 0.0, grid.affine[0, 1]], [0.0, 0.0, grid.affine[1, 1]]])
+    path = [blobs(Grid(SHAPE, grid.affine + s * step, grid.offsets)) for s in points]
     weights = np.where(np.abs(points) == 0.5, 0.5, 1.0) / 20
     # Jitter is constant within a row, so that the way to the next pixel is the grid's own.
     np.testing.assert_allclose(made.distorted, np.tensordot(weights, path, 1) * made.scale, rtol=2e-5)

@@ -64,8 +64,8 @@ def jitter_periodogram(jitter: RowJitter, rows: int, frames: int) -> tuple[Float
     clock = ScanClock(rows, 1, 1e-6, 1e-4)
     series = np.stack([jitter.move(clock, purpose_key(0, n, "row_jitter")).rows[1, 0] for n in range(frames)])
     _, power = periodogram(series, detrend=False, return_onesided=False, axis=1)
-    lag = np.arange(rows)
-    weight = np.where(lag == 0, 1.0, 2 * (1 - lag / rows)) * number(jitter.sigma) ** 2 * number(jitter.correlation) ** lag
+    lag, sigma, correlation = np.arange(rows), number(jitter.sigma), number(jitter.correlation)
+    weight = np.where(lag == 0, 1.0, 2 * (1 - lag / rows)) * sigma**2 * correlation**lag
     wave = np.cos(2 * np.pi * np.outer(lag, lag) / rows)
     return power.mean(axis=0)[: rows // 2 + 1], (wave @ weight)[: rows // 2 + 1]
 

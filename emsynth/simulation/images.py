@@ -42,15 +42,16 @@ class OwnImages(Drawable):
             raise FieldError(f"simulate.folder: {self.folder}: cannot be read ({reason.strerror})") from None
         images = sorted(path for path in found if path.suffix.lower() in (*READABLE, *_FOREIGN))
         if not images:
-            raise FieldError(f"simulate.folder: {self.folder}: there is no image in it; put {', '.join(READABLE)} there")
+            raise FieldError(f"simulate.folder: {self.folder}: there is no image in it; give a folder of "
+                             f"{', '.join(READABLE)}")
         return images
 
     def file_of(self, field: int) -> Path:
         """Image of field `field`; FieldError where there are not so many."""
         files = self.files()
         if field >= len(files):
-            raise FieldError(f"fields: {field + 1} images are needed, and {self.folder} has {len(files)}; set fields to "
-                             f"{len(files)} or less, or add images")
+            raise FieldError(f"fields: {field + 1} images are needed, and {self.folder} has {len(files)}; set fields "
+                             f"to {len(files)} or less, or add images")
         return files[field]
 
     def digests(self, fields: int) -> dict[str, str] | str:

@@ -123,8 +123,9 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
     keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
     shown = [key if isinstance(here.get(key), dict | list) else f"{key} ({there.get(key)} there, {here.get(key)} here)"
              for key in keys]
-    raise StoreError(f"{path}: made from another recipe, which differs in {', '.join(shown) or 'a structure file or an image'}; "
-                     f"take that recipe, --overwrite to replace it, or another --out")
+    what = ", ".join(shown) or "a structure file or an image"
+    raise StoreError(f"{path}: made from another recipe, which differs in {what}; take that "
+                     f"recipe, --overwrite to replace it, or another --out")
 
 
 def without_folders(content: Any) -> Any:
