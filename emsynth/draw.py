@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args, get_origin
 
@@ -321,13 +322,32 @@ class Drawable(Strict):
         Drawable
             The same type, holding plain values only.
         """
-        drawn = {name: _collapse(getattr(self, name), streams, f"{path}.{name}" if path else name)
-                 for name in type(self).model_fields}
-        return type(self).model_validate(drawn) if self.validate_drawn else self.model_copy(update=drawn)
+        drawn = self.drawn_values(streams, path)
+        if self.validate_drawn:
+            plain = {name: getattr(self, name) for name in type(self).model_fields}
+            return type(self).model_validate(plain | drawn)
+        return self.model_copy(update=drawn) if drawn else self
+
+    def drawn_values(self, streams: Streams, path: str) -> dict[str, Any]:
+        """Plain values of the fields that vary; see `draw`."""
+        start = f"{path}." if path else ""
+        return {name: _collapse(getattr(self, name), streams, start + name) for name in self.varying}
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the fields that hold a distribution, themselves or in a part."""
+        return tuple(name for name in type(self).model_fields
+                     if next(_walk(getattr(self, name)), None) is not None)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; what varies is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("varying", None)
+        return copied
 
     def distributions(self) -> Iterator[Distribution]:
         """Every distribution that this part still holds."""
-        for name in type(self).model_fields:
+        for name in self.varying:
             yield from _walk(getattr(self, name))
 
 

@@ -72,9 +72,9 @@ def _outline(grid: Grid) -> NDArray[np.float64]:
 
 def _step(grid: Grid) -> NDArray[np.float64]:
     """Longest way along each axis from a pixel to the next one in its row, px."""
-    step = np.abs(grid.affine[:, 1])
+    step: NDArray[np.float64] = np.abs(grid.affine[:, 1])
     if grid.offsets is not None and grid.shape[1] > 1:
-        step = step + np.abs(np.diff(grid.offsets, axis=2)).max(axis=(1, 2))
+        step += np.abs(np.diff(grid.offsets, axis=2)).max(axis=(1, 2))
     return step
 
 
@@ -126,8 +126,8 @@ def _too_small(size: int, pixel: float, field: Field, span: NDArray[np.float64],
     most = size - math.ceil(float(((needed - sides) * field.sampling).max()) / pixel)
     name = field.provenance["specimen"]["structure"]
     smaller = f"set image.size to {most} or less, " if most >= 16 else ""
-    return (f"image.size: {name} is {sides[0]} x {sides[1]} px, and sample {sample}, {size} px of {pixel:g} Å, looks at "
-            f"{needed[0]} x {needed[1]} px of it with its scan displacement; {smaller}lower image.pixel_size or the "
+    return (f"image.size: {name} is {sides[0]} x {sides[1]} px, and sample {sample}, {size} px of {pixel:g} Å, looks "
+            f"at {needed[0]} x {needed[1]} px of it with its scan displacement; {smaller}lower image.pixel_size or the "
             f"displacement, or give larger images")
 
 

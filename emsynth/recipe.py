@@ -115,7 +115,8 @@ class Recipe(Drawable):
     def _of_own_images(cls, content: Any) -> Any:
         simulate = content.get("simulate") if isinstance(content, dict) else None
         own = simulate.model_dump() if isinstance(simulate, OwnImages) else simulate
-        if not isinstance(own, dict) or own.get("kind") != "images":
+        # A folder without the kind is a mistake in `simulate`, and no reason to miss a specimen.
+        if not isinstance(own, dict) or (own.get("kind") != "images" and "folder" not in own):
             return content
         image, pixel = content.get("image", {}), own.get("pixel_size")
         # A wrong pixel has its own complaint, and needs no second one here.
@@ -149,8 +150,8 @@ class Recipe(Drawable):
             _check_own(self.specimen, self.microscope, names)
             return self
         if self.specimen is None:
-            raise ValueError(f"specimen: is empty; give a mapping of keys such as {{kind: crystal, structure: Au}}, or, "
-                             f"for images of your own instead, {_OWN_EXAMPLE}")
+            raise ValueError(f"specimen: is empty; give a mapping of keys such as {{kind: crystal, structure: Au}}, "
+                             f"or, for images of your own instead, {_OWN_EXAMPLE}")
         if self.microscope is None:
             raise ValueError("microscope: is empty; give a mapping of keys, a list of such, or remove the key")
         if largest(self.image.pixel_size) > _WIDEST:

@@ -233,7 +233,8 @@ def _exposures(bench: Bench) -> Iterator[tuple[str, float, float, int]]:
 
 def characterise(folder: Path) -> Any:
     """Results of the reference implementation for one series."""
-    from emva1288.process import Data1288, LoadImageData, ParseEmvaDescriptorFile, Results1288
+    # Of another environment; it ships no types.
+    from emva1288.process import Data1288, LoadImageData, ParseEmvaDescriptorFile, Results1288  # type: ignore
 
     quiet = {"loglevel": logging.ERROR}
     parsed = ParseEmvaDescriptorFile(str(folder / "descriptor.txt"), **quiet)
@@ -258,8 +259,34 @@ def judge(folder: Path) -> None:
                   f"| {100 * of_mean / value:.3f} | {off / of_mean:+.1f} | {found.std(ddof=1) / error:.2f} |")
 
 
+def scatter(repeats: int) -> None:
+    """Print how much K and σ_d of `fine` scatter over more repeats than a disk holds; the standard's formulae again."""
+    bench, n = BENCHES["fine"], list(BENCHES).index("fine")
+    found = np.array([_gain_and_read_noise(bench, SEED + len(BENCHES) * repeat + n) for repeat in range(repeats)])
+    for column, quantity in zip(found.T, ("K", "sigma_d"), strict=True):
+        value, error = expected(bench)[quantity]
+        deviations = (column.mean() - value) / error * np.sqrt(repeats)
+        print(f"fine, {quantity}: {deviations:+.1f} deviations; scatter ÷ theory "
+              f"{column[:REPEATS].std(ddof=1) / error:.2f} in the first {REPEATS}, {column.std(ddof=1) / error:.2f} "
+              f"in all {repeats} (± {1 / np.sqrt(2 * repeats):.2f})")
+
+
+def _gain_and_read_noise(bench: Bench, seed: int) -> tuple[float, float]:
+    means, variances = np.empty((2, 2 * POINTS)), np.empty(2 * POINTS)
+    for pair, (_, electrons, warm, _) in enumerate([*_exposures(bench)][: 2 * POINTS]):
+        frames = [frame(bench, seed, electrons, warm, 2 * pair + n).astype(np.float64) for n in (1, 2)]
+        means[:, pair], variances[pair] = [f.mean() for f in frames], (frames[0] - frames[1]).var() / 2
+    signal = means[:, ::2].mean(axis=0) - means[:, 1::2].mean(axis=0)
+    noise, fitted = variances[::2] - variances[1::2], signal <= 0.7 * signal[-1]
+    gain = (signal * noise)[fitted].sum() / (signal**2)[fitted].sum()
+    floor = np.polyfit(bench.times, variances[1::2], 1)[1] - 1 / 12
+    return float(gain), float(np.sqrt(floor) / gain)
+
+
 if __name__ == "__main__":
-    verbs = {"make": make, "judge": judge}
-    if len(sys.argv) != 3 or sys.argv[1] not in verbs:
-        sys.exit(f"usage: {Path(sys.argv[0]).name} make|judge DIR")
-    verbs[sys.argv[1]](Path(sys.argv[2]))
+    if len(sys.argv) != 3 or sys.argv[1] not in ("make", "judge", "scatter"):
+        sys.exit(f"usage: {Path(sys.argv[0]).name} make DIR | judge DIR | scatter REPEATS")
+    if sys.argv[1] == "scatter":
+        scatter(int(sys.argv[2]))
+    else:
+        {"make": make, "judge": judge}[sys.argv[1]](Path(sys.argv[2]))

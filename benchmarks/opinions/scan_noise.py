@@ -78,11 +78,11 @@ def slope(frequency: Floats, power: Floats, low: float, high: float) -> float:
     return float(np.polyfit(centre, np.log([power[b].mean() for b in band]), 1)[0])
 
 
-def line_spectrum(draw: Callable[[ScanClock, int], Floats], frames: int) -> tuple[Floats, Floats]:
+def line_spectrum(draw: Callable[[ScanClock, int], Floats], frames: int, first: int = 0) -> tuple[Floats, Floats]:
     """Mean one-sided spectrum, px²/Hz, of a displacement sampled at 2 kHz for 1 s; `draw` gets clock and number."""
     clock = ScanClock(2000, 1, 5e-4, 0.0)
     total = np.zeros(1001)
-    for n in range(frames):
+    for n in range(first, first + frames):
         frequency, power = periodogram(draw(clock, n), 1 / clock.row_period, window="hann", detrend=False)
         total += power
     return frequency, total / frames
@@ -100,13 +100,13 @@ def hum_series(clock: ScanClock, frame: int) -> Floats:
 
 
 def left_by_drift(clock: ScanClock, frames: int) -> float:
-    """Share of the variance that abTEM's components below 10 Hz keep when emsynth's drift model is taken off."""
+    """Share of the variance of abTEM's components from 1/T to 10 Hz that is left when a parabola is taken off."""
     t = clock.row_times()[:, 0] / clock.frame
     basis = np.stack([np.ones_like(t), t, t**2], axis=1)
     kept, whole = 0.0, 0.0
     for seed in range(frames):
         frequency, amplitude, phase = components(seed, 1000)
-        amplitude = np.where(frequency < SLOWEST_LINE, amplitude, 0)
+        amplitude = np.where((frequency * clock.frame > 1) & (frequency < SLOWEST_LINE), amplitude, 0)
         moved = amplitude @ np.sin(2 * np.pi * np.outer(frequency, t * clock.frame) + phase[:, None])
         kept += (moved - basis @ np.linalg.lstsq(basis, moved, rcond=None)[0]).var()
         whole += moved.var()
@@ -214,12 +214,14 @@ def report_spectra() -> None:
     sides = (("abTEM, 1000 components", abtem_series, 200, 1000 / (6 * HIGHEST)),
              ("emsynth, 6 mechanical lines", hum_series, 4000, (1 + 5 / 3) / 4 / np.log(50)))
     for name, draw, frames, level in sides:
-        frequency, power = line_spectrum(draw, frames)
+        groups = [line_spectrum(draw, frames // 10, n * frames // 10) for n in range(10)]
+        error = np.std([slope(*group, 12, 450) for group in groups], ddof=1) / np.sqrt(10)
+        frequency, power = groups[0][0], np.mean([group[1] for group in groups], axis=0)
         band = (frequency > 12) & (frequency < 450)
         seen = (power * frequency)[band].mean()
         beyond = power[frequency > 1.05 * HIGHEST].sum() / power.sum()
-        print(f"{name}, {frames} frames: slope {slope(frequency, power, 12, 450):+.3f} from 12 to 450 Hz, "
-              f"f·S(f) {seen:.4f} px² (theory {level:.4f}), {100 * beyond:.0g} % above 525 Hz")
+        print(f"{name}, {frames} frames: slope {slope(frequency, power, 12, 450):+.3f} ± {error:.3f} from 12 to 450 Hz, f·S(f) "
+              f" {seen:.4f} px² (theory {level:.4f}), {100 * beyond:.0e} % above 525 Hz")
     for correlation in (0.0, 0.5, 0.95):
         seen, theory = jitter_periodogram(RowJitter(sigma=1.0, ratio=0.0, correlation=correlation), 256, 2000)
         ratio = seen / theory

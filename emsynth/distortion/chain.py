@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from emsynth.distortion.positions import Positions
 from emsynth.distortion.resample import Resample, enlarged_map
 from emsynth.distortion.scan import ScanStage
 from emsynth.distortion.split import affine_part
-from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, purpose_key
+from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, happens, purpose_key
 from emsynth.draw import Drawable, LogUniform, Quantity, Streams, number, quantity
 from emsynth.errors import FieldError
 
@@ -145,19 +145,22 @@ class Chain(Drawable):
         Stages that were not chosen are dropped, chosen ones have probability 1, and `undistorted` becomes 1 (an
         identity pair, without stages) or 0; so a drawn chain draws to itself. Each decision has a stream of its own.
         """
-        drawn = super().draw(streams, path)
         start = f"{path}." if path else ""
-        if _happens(streams, f"{start}undistorted", drawn.undistorted):
-            return drawn.model_copy(update=dict.fromkeys(_PARTS, ()) | {"undistorted": 1.0})
-        present: dict[str, object] = {
-            part: tuple(
-                stage.model_copy(update={"probability": 1.0})
-                for stage in getattr(drawn, part)
-                if _happens(streams, f"{start}{part}.{stage.stage}", stage.probability)
-            )
-            for part in _PARTS
-        }
-        return drawn.model_copy(update=present | {"undistorted": 0.0})
+        own = self.drawn_values(streams, path)
+        undistorted = own.get("undistorted", self.undistorted)
+        if happens(streams, f"{start}undistorted", undistorted):
+            return self.model_copy(update=own | dict.fromkeys(_PARTS, ()) | {"undistorted": 1.0})
+        present: dict[str, object] = {}
+        for part in _PARTS:
+            stages = ((stage, f"{start}{part}.{stage.stage}") for stage in getattr(self, part))
+            present[part] = tuple(stage.present(streams, at) for stage, at in stages if stage.happens(streams, at))
+        return self.model_copy(update=own | present | {"undistorted": 0.0})
+
+    def drawn_values(self, streams: Streams, path: str) -> dict[str, Any]:
+        """Plain values of the chain's own numbers; its stages are drawn where they are present."""
+        start = f"{path}." if path else ""
+        own = (name for name in self.varying if name not in _PARTS)
+        return {name: getattr(self, name).sample(streams, start + name) for name in own}
 
     def clock(self, shape: tuple[int, int]) -> ScanClock:
         """Clock of a scan of `shape` (rows, cols), as the scan stages leave it."""
@@ -331,10 +334,6 @@ def _ahead(grid: Grid, offsets: NDArray[np.float32] | None, along: float) -> Gri
     if offsets is not None and grid.shape[1] > 1:
         offsets = offsets + np.float32(along) * np.gradient(offsets, axis=2).astype(np.float32)
     return Grid(grid.shape, affine, offsets)
-
-
-def _happens(streams: Streams, name: str, probability: Quantity) -> bool:
-    return streams.uniform(f"{name}.presence") < number(probability)
 
 
 def _scale(truth: NDArray[np.float32], expected_counts: float) -> float:

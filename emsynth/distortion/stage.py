@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import motion, noise
-from emsynth.draw import Drawable, Quantity, quantity, stream_key
+from emsynth.draw import Distribution, Drawable, Quantity, Streams, number, quantity, stream_key
 
 
 class MaskBit(IntFlag):
@@ -190,6 +191,12 @@ def autoregressive(key: int, stream: int, length: int, correlation: float) -> ND
     return series
 
 
+def happens(streams: Streams, name: str, probability: Quantity) -> bool:
+    """Whether something of this probability happens, by the stream `name`.presence."""
+    share = number(probability)
+    return share > 0 and (share >= 1 or streams.uniform(f"{name}.presence") < share)
+
+
 class Stage(Drawable):
     """A distortion that a chain may hold once. The tag `stage` of each kind names it in recipes and random streams."""
 
@@ -197,6 +204,18 @@ class Stage(Drawable):
 
     stage: str
     probability: Quantity = quantity(1.0, unit="1", low=0, high=1, about="Share of the samples that have this stage")
+
+    def happens(self, streams: Streams, path: str) -> bool:
+        """Whether a sample has this stage."""
+        chance = self.probability
+        if isinstance(chance, Distribution):
+            chance = chance.sample(streams, f"{path}.probability")
+        return happens(streams, path, chance)
+
+    def present(self, streams: Streams, path: str) -> Self:
+        """The stage with plain values, in a sample that has it."""
+        values = self.drawn_values(streams, path) | {"probability": 1.0}
+        return self if len(values) == 1 and self.probability == 1.0 else self.model_copy(update=values)
 
 
 class ProbeMotion(Stage):

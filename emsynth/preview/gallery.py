@@ -67,9 +67,9 @@ def field_scene() -> Scene:
 def draw_gallery(scene: Scene, names: Sequence[str]) -> Figure:
     """One row for each family: the truth of severity 1, then the image at severities 1 to 5.
 
-    Every image is drawn with the same seed and index, and with black and white at its own truth's 0.2 and 99.8 percentiles
-    less and plus a fifth of their distance. Along a row the truth changes by scale and offset only, except after
-    a gamma, so that all that changes to the eye is the distortion.
+    Every image has the same seed and index, and black and white at its own truth's 0.2 and 99.8 percentiles, less and
+    plus a fifth of their distance. Along a row the truth changes by scale and offset (and by what the scan and the
+    user share with it) only, except after a gamma, so that all that changes to the eye is the distortion.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ class _Lanes:
         return self.order(weights, self.undefined, [n - n % 4 + k for n in range(self.width)])
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
-        """a · b + c, c None for 0."""
+        """Product of a and b plus c, c None for 0."""
         product = self.builder.fmul(a, b, flags=_FUSED)
         return product if c is None else self.builder.fadd(product, c, flags=_FUSED)
 
@@ -150,9 +150,10 @@ def _compiled_relax(typing: Any, row: Any, c: Any, response: Any, state: Any, pr
     return signature, emit
 
 
+_INTERPRETED = bool(getattr(config, "DISABLE_JIT", False))
 # Sixteen taps of two pixels: their first ones at `p` and `q` of the flat `plane`, rows `stride` apart, with the
 # fractions (fy, fx) and (gy, gx). And of one pixel of four surfaces that lie side by side. And eight pixels of a row
 # from `c` on mixed with the state that relaxes towards them; the state after them.
-pair = _plain_pair if config.DISABLE_JIT else intrinsic(_compiled_pair)
-surface = _plain_surface if config.DISABLE_JIT else intrinsic(_compiled_surface)
-relax_eight = _plain_relax if config.DISABLE_JIT else intrinsic(_compiled_relax)
+pair: Any = _plain_pair if _INTERPRETED else intrinsic(_compiled_pair)
+surface: Any = _plain_surface if _INTERPRETED else intrinsic(_compiled_surface)
+relax_eight: Any = _plain_relax if _INTERPRETED else intrinsic(_compiled_relax)

@@ -192,7 +192,7 @@ def _modulate_row(series: NDArray[np.float64], start: float, step: float, sigma:
     while c < row.size:
         t = start + step * c
         k = np.int64(t)
-        n = max(1, min(row.size - c, np.int64(np.ceil((k + 1 - t) / step))))
+        n = int(max(1, min(row.size - c, int(np.ceil((k + 1 - t) / step)))))
         slope = sigma * (series[k + 1] - series[k])
         first, rise = 1.0 + sigma * series[k] + slope * (t - k), slope * step
         a, b = F(first), F(rise)

@@ -1,0 +1,328 @@
+"""Data sets from the user's own clean images: which is which field, what a sample may see, what is said of mistakes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import emsynth
+from emsynth import builder, store
+from emsynth.cli import app
+from emsynth.cli.schema import recipe_schema
+from emsynth.draw import Streams
+from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError
+from emsynth.passes import outline
+from emsynth.reach import reach_of
+from emsynth.recipe import Recipe
+from emsynth.sample import bytes_at_hand, render, simulate
+from emsynth.simulation.images import content_of, split_of
+
+STILL = {"undistorted": 0.0, "expected_counts": 50.0}
+SCAN = {"undistorted": 0.0, "scan": [{"stage": "row_jitter", "sigma": 1.0}, {"stage": "drift", "distance": 6.0},
+                                     {"stage": "fly_back"}, {"stage": "probe_motion"}]}
+TEXT = """\
+name: mine
+samples: 4
+fields: 2
+image: {size: 16}
+simulate: {kind: images, folder: clean/, pixel_size: 0.2}
+"""
+
+
+def noise(shape=(64, 72), seed=0) -> np.ndarray:
+    """Every spatial frequency up to Nyquist, but not so strong that it rings below 0."""
+    return 10 + np.random.default_rng(seed).random(shape)
+
+
+@pytest.fixture
+def clean(tmp_path) -> Path:
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for n in range(3):
+        np.save(folder / f"im{n}.npy", noise(seed=n))
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".im.png").write_text("nor is what the system hides")
+    return folder
+
+
+def recipe(folder: Path, distort=STILL, image=(), own=(), **top) -> Recipe:
+    return Recipe.model_validate({
+        "name": "mine", "samples": 6, "fields": 3, "image": {"size": 24, **dict(image)}, "distort": distort,
+        "simulate": {"kind": "images", "folder": str(folder), "pixel_size": 0.2, **dict(own)}, **top})
+
+
+def loaded(folder: Path, text: str = TEXT, *settings: str) -> Recipe:
+    (folder / "my.yaml").write_text(text)
+    return Recipe.load(folder / "my.yaml", settings)
+
+
+def test_fields_are_the_images_in_the_order_of_their_names(clean):
+    for n in range(3):
+        field = simulate(recipe(clean), n)
+        expected = np.load(clean / f"im{n}.npy")
+        np.testing.assert_allclose(field.image[0, 0] * expected.max(), expected, rtol=1e-6)
+        assert field.provenance["image"]["sha256"] == hashlib.sha256((clean / f"im{n}.npy").read_bytes()).hexdigest()
+
+
+def test_a_window_without_displacement_shows_the_image_itself(clean):
+    """As large as the image, at its own pixel: only the scale to electrons is between them."""
+    np.save(clean / "im0.npy", noise((40, 40)))
+    made = recipe(clean, image={"size": 40, "rotation": 0.0, "flip": 0.0})
+    sample = render(made, 0)
+    image = np.load(clean / "im0.npy")
+    # Of float32 in the oversampled image.
+    np.testing.assert_allclose(sample.truth, image * (50 / image.mean()), rtol=1e-5)
+    assert sample.sampling == 0.2
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_recipe_and_distort_see_the_same(clean, periodic):
+    """One image, one chain, one index: whole image through a recipe, and through `emsynth.distort`."""
+    image = noise((40, 40))
+    np.save(clean / "im0.npy", image)
+    # Without displacement where there is nothing beyond the image, and with it where it goes on without end.
+    chain = {**STILL, "scan": SCAN["scan"] if periodic else [], "detector": [{"stage": "read_noise", "sigma": 1.0}]}
+    made = recipe(clean, chain, {"size": 40, "rotation": 0.0, "flip": 0.0}, {"periodic": periodic}, fields=1)
+    sample = render(made, 2)
+    if periodic:  # the window's place is random on a field without end: look at what does not depend on it
+        assert sample.truth.mean() == pytest.approx(50, rel=1e-5)
+        assert simulate(made, 0).repeats
+        return
+    alone = emsynth.distort(image, made.distort, made.seed, 2, 0.2)
+    np.testing.assert_allclose(sample.truth, alone.truth, rtol=1e-5)
+    np.testing.assert_allclose(sample.distorted, alone.distorted, rtol=1e-4, atol=1e-3)
+
+
+def test_what_a_sample_shows_is_where_it_says(clean):
+    """A wave, seen by truth and probe at the positions that the sample reports, up to where the window lies."""
+    rows, cols = np.mgrid[:96, :96]
+    row, col = 2 * np.pi * np.array([0.13, 0.21])
+    np.save(clean / "im0.npy", 2 + np.cos(row * rows + col * cols))
+    made = recipe(clean, {**SCAN, "scan": SCAN["scan"][:3]}, {"size": 48, "rotation": 0.0, "flip": 0.0}, fields=1)
+    sample = render(made, 0)
+    r, c = np.mgrid[:48, :48]
+    shared = np.einsum("ij,jrc->irc", sample.affine, np.stack([r, c, np.ones((48, 48))]))
+    for seen, moved in ((sample.truth, 0), (sample.distorted, sample.displacement.astype(float))):
+        phase = row * (r + shared[0]) + col * (c + shared[1]) + (row * moved[0] + col * moved[1] if moved is not 0 else 0)
+        waves = np.stack([np.ones(phase.size), np.cos(phase).ravel(), np.sin(phase).ravel()], axis=1)
+        rest = np.linalg.lstsq(waves, seen.ravel().astype(float), rcond=None)[1]
+        # The spline of the oversampled image is off by 1e-3 of the wave at Nyquist at most, by less here.
+        assert rest / seen.size < (1e-3 * seen.mean())**2
+
+
+@pytest.mark.parametrize("distort", [
+    SCAN, {**SCAN, "truth_geometry": "smooth"}, {**SCAN, "detector": [{"stage": "streak", "decay": 2.0}]},
+    {"undistorted": 0.0, "camera": [{"stage": "conversion"}]}, {**SCAN, "artefact": [{"stage": "resample"}]}])
+@pytest.mark.parametrize("turn", [(0.0, False), (37.0, True)])
+def test_the_reach_holds_all_that_a_chain_looks_at(clean, distort, turn):
+    """Against every grid that the chain really asks for."""
+    made = recipe(clean, distort)
+    rotation, flip = turn
+    angle = np.radians(rotation)
+    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix[1] *= -1 if flip else 1
+    for index in range(8):
+        drawn, seen = made.draw(index), []
+
+        def gather(grid, seen=seen):
+            seen.append(matrix @ (grid.positions().reshape(2, -1) - 11.5))
+            return np.ones(grid.shape, np.float32)
+
+        drawn.distort.run(gather, (24, 24), made.seed, index, 0.2)
+        low, high = reach_of(drawn.image, drawn.distort, made.seed, index).span(rotation, flip)
+        everything = np.concatenate(seen, axis=1)
+        assert np.all(everything.min(axis=1) >= low - 1e-4)
+        assert np.all(everything.max(axis=1) <= high + 1e-4)
+
+
+@pytest.mark.parametrize("image", [{}, {"rotation": {"dist": "uniform", "low": 0, "high": 360}},
+                                   {"perfect": 0.0, "strain": 0.02}])
+def test_no_sample_sees_beyond_its_image(clean, image):
+    """An image hardly larger than the window: each sample fits, or says why not; none is shown what is not there."""
+    np.save(clean / "im0.npy", noise((46, 46)))
+    made, fitting = recipe(clean, SCAN, {"size": 24, **image}, samples=40, fields=1), 0
+    for index in range(40):
+        try:
+            render(made, index)
+            fitting += 1
+        except FieldError as wrong:
+            assert "im0.npy is 46 x 46 px, and sample" in str(wrong)
+    assert fitting > 10
+
+
+def test_an_image_that_is_too_small_says_which_window_would_fit(clean):
+    np.save(clean / "im0.npy", noise((40, 50)))
+    for name, size in (("im1", 30), ("im2", 90)):
+        np.save(clean / f"{name}.npy", noise((size, size)))
+    made = recipe(clean, SCAN, {"size": 60}, samples=3)
+    with pytest.raises(FieldError, match=r"im0.npy is 40 x 50 px, and sample 0, 60 px of 0.2 Å, looks at") as said:
+        outline(made, 0)
+    smaller = int(re.search(r"set image.size to (\d+) or less", str(said.value))[1])
+    assert 16 <= smaller <= 40
+    assert outline(made, 2).shape == (90, 90)
+
+
+def test_a_larger_pixel_than_fits_becomes_one_that_does(clean):
+    made = recipe(clean, STILL, {"size": 40, "pixel_size": {"dist": "uniform", "low": 0.1, "high": 1.0}}, samples=30)
+    sizes = [render(made, i).sampling for i in range(30)]
+    # 63 steps of 0.2 Å along the rows hold 39 of the window's.
+    assert max(sizes) == pytest.approx(63 * 0.2 / 39)
+    assert min(sizes) < 0.3
+
+
+def test_a_sharp_image_does_not_ring_below_zero(clean):
+    """Single bright pixels on black: the series between them is negative, an intensity is not."""
+    image = np.zeros((64, 64))
+    image[::7, ::5] = 1
+    np.save(clean / "im0.npy", image)
+    made = recipe(clean, SCAN, fields=1)
+    assert min(render(made, i).truth.min() for i in range(4)) == 0
+
+
+def test_splits_are_80_10_10_by_what_the_image_shows(clean, tmp_path):
+    """Within four standard deviations of a binomial; and the same picture in another kind of file is in the same."""
+    names = [split_of(f"image {hashlib.sha256(bytes([n % 256, n // 256])).hexdigest()[:12]}") for n in range(4000)]
+    for split, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+        assert abs(names.count(split) - 4000 * share) < 4 * np.sqrt(4000 * share * (1 - share))
+    assert split_of("fcc") is None
+    grey = (np.arange(30 * 40).reshape(30, 40) % 251).astype(np.uint8)
+    Image.fromarray(grey).save(clean / "a.png")
+    np.save(clean / "b.npy", grey.astype(np.float64))
+    made = recipe(clean, fields=2)
+    assert simulate(made, 0).prototype == simulate(made, 1).prototype
+    assert content_of(np.zeros((2, 3), np.float32)) != content_of(np.zeros((3, 2), np.float32))
+
+
+def test_a_data_set_of_images_builds_verifies_and_replays_without_them(clean, tmp_path):
+    path = builder.build(recipe(clean, SCAN, store={"shard": 4}), tmp_path / "o.zarr", workers=1)
+    assert store.verify(path) == []
+    shutil.rmtree(clean)
+    assert builder.replay(path, 5).same
+    shown = dict(store.describe(path))
+    assert shown["images"] == "3 from clean"
+    assert shown["physics"] == "user image 6"
+    assert str(tmp_path) not in store.read_kept(path, 0)["drawn"].item() + (path / "zarr.json").read_text()
+    with store.open_dataset(path) as held:
+        for n in range(3):
+            assert len(set(held["split"].values[held["field"].values == n])) == 1
+        assert np.isnan(held["thickness"].values).all()
+        assert not held["column_count"].values.any()
+
+
+def test_a_changed_image_is_refused_and_a_moved_folder_is_not(clean, tmp_path):
+    path = builder.build(recipe(clean), tmp_path / "o.zarr", workers=1, fields=range(1))
+    moved = shutil.copytree(clean, tmp_path / "elsewhere" / "clean")
+    builder.build(recipe(moved), path, workers=1, resume=True)
+    assert store.open_store(path).complete
+    np.save(moved / "im2.npy", noise(seed=9))
+    with pytest.raises(StoreError, match="a structure file or an image; take that recipe"):
+        builder.build(recipe(moved), path, workers=1, resume=True)
+
+
+def test_only_the_images_that_are_used_count(clean):
+    """Of two fields, the third image is no part; the second is."""
+    before = recipe(clean, fields=2).digest
+    np.save(clean / "im2.npy", noise(seed=9))
+    assert recipe(clean, fields=2).digest == before
+    np.save(clean / "im1.npy", noise(seed=9))
+    assert recipe(clean, fields=2).digest != before
+
+
+def test_a_recipe_of_images_survives_json_and_drawing(clean):
+    made = recipe(clean, SCAN)
+    drawn = made.draw(4)
+    assert not list(drawn.distributions())
+    assert Recipe.model_validate_json(drawn.model_dump_json()) == drawn == drawn.draw(4)
+    assert (made.specimen, made.microscope, made.image.detector) == (None, None, "image")
+    with pytest.raises(RecipeError, match="the fields of this recipe are images"):
+        made.draw_field(0)
+
+
+def test_a_simulating_recipe_writes_as_it_did():
+    """Else all its data sets would be of another recipe."""
+    plain = Recipe.load("quickstart")
+    assert "kind" not in plain.model_dump()["simulate"]
+    assert Recipe.load("quickstart", ["simulate.kind=multislice"]).digest == plain.digest
+
+
+def test_the_memory_of_a_field_counts_its_oversampled_copy(clean):
+    field = simulate(recipe(clean), 0)
+    assert bytes_at_hand(field) == field.image.nbytes * 17
+
+
+@pytest.mark.parametrize(("old", "new", "wanted"), [
+    ("fields: 2", "fields: 4", "my.yaml:3: fields: 4 images are needed, and FOLDER/clean has 3; set fields to 3 or"),
+    ("clean/", "cleen/", "my.yaml:5: simulate.folder: FOLDER/cleen: no such folder; a path is relative to the recipe"),
+    ("clean/", "my.yaml", "my.yaml:5: simulate.folder: FOLDER/my.yaml: is a file; give the folder that it is in"),
+    ("clean/", ".", "my.yaml:5: simulate.folder: FOLDER: there is no image in it; give a folder of .npy"),
+    ("pixel_size: 0.2", "pixel_size: -1", "my.yaml:5: simulate.pixel_size: -1 Å is outside 0.01 to 100000 Å"),
+    (", pixel_size: 0.2", "", "my.yaml:5: simulate.pixel_size: is missing, and has no default"),
+    ("kind: images", "kind: imges", "my.yaml:5: simulate: kind 'imges' is unknown; did you mean 'images'?"),
+    ("size: 16", "detector: HAADF", "my.yaml:4: image.detector: 'HAADF' is not a detector of your images"),
+    ("name", "specimen: {kind: crystal, structure: Au}\nname", "my.yaml:1: specimen: is given, and simulate.kind is"),
+    ("name", "microscope: {convergence: 20}\nname", "my.yaml:1: microscope: is given, and simulate.kind is images"),
+    ("simulate: {kind: images, folder: clean/, pixel_size: 0.2}", "specimen:", "my.yaml:5: specimen: is empty; give"),
+    ("simulate: {kind: images, folder: clean/, pixel_size: 0.2}", "", "my.yaml:1: specimen: is missing, and has no")])
+def test_a_mistake_is_one_line_with_its_place(clean, old, new, wanted):
+    with pytest.raises(RecipeError) as said:
+        loaded(clean.parent, TEXT.replace(old, new))
+    [line] = str(said.value).splitlines()
+    assert line.startswith(f"{clean.parent}/{wanted}".replace("FOLDER", str(clean.parent)))
+
+
+@pytest.mark.parametrize(("name", "content", "wanted"), [
+    ("a.png", np.zeros((32, 32, 3), np.uint8), "is a RGB picture"),
+    ("a.npy", np.where(np.eye(32), np.nan, 1.0), "32 of 1024 pixels are NaN or infinite"),
+    ("a.npy", -np.ones((32, 32)), "the lowest intensity is -1"),
+    ("a.npy", np.ones((2, 32, 32)), "has 3 axes"),
+    ("a.jpg", np.zeros((32, 32), np.uint8), "a JPEG is lossy"),
+    ("a.dm4", b"", ".dm4 is not one of"),
+    ("a.tif", b"II*", "cannot be read as .tif")])
+def test_an_image_that_cannot_be_used_is_named(clean, name, content, wanted):
+    """Never passed over: the user thinks that it is in."""
+    if isinstance(content, bytes):
+        (clean / name).write_bytes(content)
+    elif name.endswith(".npy"):
+        np.save(clean / name, content)
+    else:
+        Image.fromarray(content).save(clean / name)
+    with pytest.raises(EmsynthError, match=re.escape(f"{clean / name}: ") + ".*" + re.escape(wanted)):
+        outline(recipe(clean), 0)
+
+
+def test_check_says_how_many_images_there_are_and_how_large(clean):
+    loaded(clean.parent)
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["check", str(clean.parent / "my.yaml")])
+    assert said.exit_code == 0, said.stderr
+    assert "3 in the folder, 2 used; 2 of 64 x 72 px" in said.stdout
+    assert re.search(r"simulate +images", said.stdout)
+
+
+def test_a_preview_shows_images(clean):
+    loaded(clean.parent)
+    out = clean.parent / "p.png"
+    said = CliRunner().invoke(app, ["preview", str(clean.parent / "my.yaml"), "-n", "2", "--out", str(out)])
+    assert said.exit_code == 0, said.stderr
+    assert out.stat().st_size > 10_000
+
+
+def test_the_schema_asks_for_a_specimen_only_where_one_is_simulated():
+    schema = json.loads(recipe_schema())
+    assert "specimen" not in schema["required"]
+    assert schema["else"] == {"required": ["specimen"]}
+    assert "kind" not in schema["$defs"]["Simulation"].get("required", [])
+    assert schema["$defs"]["OwnImages"]["required"] == ["kind", "folder", "pixel_size"]
+
+
+def test_the_draws_of_a_sample_do_not_depend_on_the_images(clean):
+    """The chain of sample i is what `emsynth.distort` draws for index i."""
+    made = recipe(clean, {"scan": [{"stage": "row_jitter"}]})
+    assert made.draw(5).distort == made.distort.draw(Streams(made.seed, 5), "distort")
