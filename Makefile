@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_distortion_*.py
 
-.PHONY: build test check kernels tests schema clean
+# CI adds `bench`, so that the torch reference runs too: make test EXTRAS=dev,bench
+EXTRAS := dev
+
+.PHONY: build test check kernels tests bench gallery schema clean
 
 build: $(VENV)/.installed
 	$(BIN)/emsynth build recipes/stem_hd.yaml --resume
@@ -18,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 check: $(VENV)/.installed-dev
@@ -32,6 +35,14 @@ kernels: $(VENV)/.installed-dev
 
 tests: $(VENV)/.installed-dev
 	$(BIN)/pytest
+
+# Kernels and chain beside NumPy/SciPy and torch; needs a quiet machine and a minute.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.speed.compare
+
+gallery: $(VENV)/.installed
+	$(BIN)/python -m emsynth.preview.gallery docs/images/gallery.png
 
 schema: $(VENV)/.installed
 	$(BIN)/emsynth schema > recipes/recipe.schema.json

@@ -20,8 +20,8 @@ _SHAPES = {
 }
 _LENGTHS = ("too_short", "too_long")
 _NUMBERS, _WORDS = "{dist: uniform, low: 1, high: 2}", "{dist: choice, values: [...]}"
-_EXAMPLES = {"specimen": "{kind: crystal, structure: Au}", "simulate": "{max_angle: 120}", "scan": "{stage: row_jitter}",
-             "detector": "{stage: poisson}"}
+_EXAMPLES = {"specimen": "{kind: crystal, structure: Au}", "simulate": "{max_angle: 120}",
+             "scan": "{stage: row_jitter}", "detector": "{stage: poisson}"}
 _REQUIRED = ("name", "samples", "fields", "specimen")
 _LIMITS = {"greater_than_equal": ("ge", "too small: at least"), "greater_than": ("gt", "too small: above"),
            "less_than_equal": ("le", "too large: at most"), "less_than": ("lt", "too large: below")}

@@ -80,7 +80,8 @@ def _step(grid: Grid) -> NDArray[np.float64]:
 
 def room(field: Field) -> NDArray[np.float64]:
     """(row, col) of a field's last pixel centre in Å, from the first: what can be seen of one that does not repeat."""
-    return (np.array(field.image.shape[-2:]) - 1) * np.array(field.sampling)
+    steps: NDArray[np.float64] = (np.array(field.image.shape[-2:]) - 1) * np.array(field.sampling)
+    return steps
 
 
 def fit(image: Image, least: float, field: Field, reach: Reach, sample: int) -> tuple[float, float]:

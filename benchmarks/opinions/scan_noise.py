@@ -220,8 +220,9 @@ def report_spectra() -> None:
         band = (frequency > 12) & (frequency < 450)
         seen = (power * frequency)[band].mean()
         beyond = power[frequency > 1.05 * HIGHEST].sum() / power.sum()
-        print(f"{name}, {frames} frames: slope {slope(frequency, power, 12, 450):+.3f} ± {error:.3f} from 12 to 450 Hz, f·S(f) "
-              f" {seen:.4f} px² (theory {level:.4f}), {100 * beyond:.0e} % above 525 Hz")
+        fall = slope(frequency, power, 12, 450)
+        print(f"{name}, {frames} frames: slope {fall:+.3f} ± {error:.3f} from 12 to 450 Hz, "
+              f"f·S(f) {seen:.4f} px² (theory {level:.4f}), {100 * beyond:.0e} % above 525 Hz")
     for correlation in (0.0, 0.5, 0.95):
         seen, theory = jitter_periodogram(RowJitter(sigma=1.0, ratio=0.0, correlation=correlation), 256, 2000)
         ratio = seen / theory

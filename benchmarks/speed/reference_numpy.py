@@ -188,7 +188,7 @@ def relaxation_grids(scan: Scan, fastest: float) -> list[tuple[float, float, int
     """Time constant τ_k, step and number of nodes of each relaxation: τ_k = 4ᵏ·fastest up to the frame's time."""
     grids, tau = [], fastest
     while tau <= scan.frame or not grids:
-        step = max(tau / 8, scan.dwell)
+        step = max(tau / 4, scan.dwell)
         grids.append((tau, step, math.ceil(scan.frame / step) + 2))
         tau *= 4
     return grids

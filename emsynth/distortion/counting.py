@@ -51,13 +51,15 @@ class BeamNoise(Detection):
     def series(self, clock: ScanClock, key: int) -> tuple[NDArray[np.float64], float]:
         """The noise n at equally spaced knots, of deviation 1, and the time between them, s."""
         times = self.times(clock)
-        step = max(times[0] / _KNOTS, clock.dwell)
-        lengths = np.array([math.ceil(clock.frame / (step * _SPACING**k)) + 3 for k in range(len(times))])
-        white = normals(key, 0, (int(lengths.sum()),))
-        keep = np.exp(-step * _SPACING ** np.arange(len(times)) / times)
-        out = np.empty(lengths[0])
-        signal.relaxations(white, lengths, keep, int(_SPACING), out)
-        return out / math.sqrt(len(times)), step
+        finest = max(times[0] / _KNOTS, clock.dwell)
+        # Whole powers of the spacing, so that each series' knots are knots of the finer ones.
+        power = np.maximum(np.floor(np.log(times / (_KNOTS * finest)) / math.log(_SPACING) + 1e-9), 0)
+        steps = finest * _SPACING**power
+        lengths = np.ceil(clock.frame / steps).astype(np.int64) + 3
+        ratios = np.round(_SPACING ** np.diff(power)).astype(np.int64)
+        white, out = normals(key, 0, (int(lengths.sum()),)), np.empty(lengths[0])
+        signal.relaxations(white, lengths, np.exp(-steps / times), ratios, out)
+        return out / math.sqrt(len(times)), finest
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Multiply the expected counts `image (R, C)`."""

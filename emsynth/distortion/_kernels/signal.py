@@ -159,13 +159,14 @@ def quantise(image: NDArray[np.float32], step: float, levels: int, mask: NDArray
 
 @njit(cache=True, nogil=True, fastmath=False)
 def relaxations(
-    white: NDArray[np.float64], lengths: NDArray[np.int64], keep: NDArray[np.float64], ratio: int,
+    white: NDArray[np.float64], lengths: NDArray[np.int64], keep: NDArray[np.float64], ratios: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Add up AR(1) series, each sampled `ratio` times more coarsely than the one before, on the knots of the first.
+    """Add up AR(1) series, each sampled more coarsely than the one before, on the knots of the first.
 
-    Series k is made of the `lengths[k]` normals of `white` after those of series k - 1, and keeps `keep[k]` of its
-    value from knot to knot; between its knots it is linear. `out (lengths[0],)` receives the sum.
+    The knots of series k + 1 are `ratios[k]` of series k apart. Series k is made of the `lengths[k]` normals of `white`
+    after those of series k - 1, and keeps `keep[k]` of its value from knot to knot; between its knots it is linear.
+    `out (lengths[0],)` receives the sum.
     """
     end, slower = white.size, np.zeros(2)
     for k in range(lengths.size - 1, -1, -1):
@@ -176,6 +177,7 @@ def relaxations(
         for j in range(1, n):
             own[j] = keep[k] * own[j - 1] + innovation * own[j]
         if k < lengths.size - 1:
+            ratio = ratios[k]
             for before in range(min((n - 1) // ratio + 1, slower.size - 1)):
                 step = (slower[before + 1] - slower[before]) / ratio
                 for j in range(before * ratio, min((before + 1) * ratio, n)):
