@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import operator
@@ -26,12 +27,6 @@ from emsynth.specimen.table import refuse_reserved
 
 SPLITS = ("train", "val", "test")
 
-# Å: the largest pixel of a window on a simulated field.
-_WIDEST = 5.0
-# What stands in `image` where nothing is given and the fields are the user's images: these are shown as they are.
-_OWN_WINDOW: dict[str, Any] = {
-    "rotation": {"dist": "choice", "values": [0, 90, 180, 270]}, "detector": DETECTOR, "plane": 0, "strain": 0,
-    "thickness_variation": 0}
 _OWN_EXAMPLE = "simulate: {kind: images, folder: clean/, pixel_size: 0.2}"
 
 
@@ -40,8 +35,7 @@ class Image(Drawable):
 
     size: Annotated[int, Field(ge=16, le=4096)] = Field(256, description="rows and columns [px]",
                                                            json_schema_extra={"unit": "px"})
-    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=1e5,
-                                    about="side of a pixel; at most 5 Å in a simulated field")
+    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=5, about="side of a pixel")
     rotation: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                   about="turn of the window on the field, from the column axis to the row axis")
     flip: Quantity = quantity(0.5, unit="1", low=0, high=1, about="probability that the field is mirrored")
@@ -63,6 +57,19 @@ class Image(Drawable):
         if plain["perfect"]:
             plain |= {"strain": 0.0, "thickness_variation": 0.0}
         return drawn.model_copy(update=plain)
+
+
+class OwnWindow(Image):
+    """The window on an image of the user's own: by default it is shown as it is, in quarter turns."""
+
+    pixel_size: Quantity = quantity(unit="Å", low=0.01, high=1e5, about="side of a pixel")
+    rotation: Quantity = quantity(Choice(values=(0.0, 90.0, 180.0, 270.0)), unit="deg", low=-360, high=360,
+                                  about="turn of the window on the image, from the column axis to the row axis")
+    detector: Word = DETECTOR
+    plane: Quantity = quantity(0.0, unit="1", low=0, high=1, about="an image has one plane")
+    strain: Quantity = quantity(0.0, unit="1", low=0, high=0.05,
+                                about="bound of the local strain in a smooth random strain map")
+    thickness_variation: Quantity = quantity(0.0, unit="1", low=0, high=1, about="an image has one plane")
 
 
 class Store(Drawable):
@@ -118,11 +125,11 @@ class Recipe(Drawable):
         # A folder without the kind is a mistake in `simulate`, and no reason to miss a specimen.
         if not isinstance(own, dict) or (own.get("kind") != "images" and "folder" not in own):
             return content
-        image, pixel = content.get("image", {}), own.get("pixel_size")
-        # A wrong pixel has its own complaint, and needs no second one here.
-        right = isinstance(pixel, int | float) and not isinstance(pixel, bool) and 0.01 <= pixel <= 1e5
-        if isinstance(image, dict):
-            image = {**_OWN_WINDOW, **({"pixel_size": pixel} if right else {}), **image}
+        image = content.get("image", {})
+        # What is wrong in it is said where it is validated as `Image`, and of its default where that stands.
+        with contextlib.suppress(ValidationError):
+            if isinstance(image, dict):
+                image = OwnWindow.model_validate({"pixel_size": own.get("pixel_size"), **image})
         return {"specimen": None, "microscope": None, **content, "image": image}
 
     @field_validator("specimen")
@@ -154,8 +161,6 @@ class Recipe(Drawable):
                              f"or, for images of your own instead, {_OWN_EXAMPLE}")
         if self.microscope is None:
             raise ValueError("microscope: is empty; give a mapping of keys, a list of such, or remove the key")
-        if largest(self.image.pixel_size) > _WIDEST:
-            raise ValueError(f"image.pixel_size: {largest(self.image.pixel_size):g} Å is outside 0.01 to {_WIDEST:g} Å")
         for microscope in self.microscopes:
             present = [d.name for d in microscope.detectors]
             for name in names:

@@ -328,3 +328,13 @@ def test_the_draws_of_a_sample_do_not_depend_on_the_images(clean):
     """The chain of sample i is what `emsynth.distort` draws for index i."""
     made = recipe(clean, {"scan": [{"stage": "row_jitter"}]})
     assert made.draw(5).distort == made.distort.draw(Streams(made.seed, 5), "distort")
+
+
+def test_images_of_low_magnification_keep_their_pixel(clean):
+    """Far above what a simulated field may have; and a wrong window is still said once."""
+    made = recipe(clean, own={"pixel_size": 250.0}, image={"size": 20})
+    assert render(made, 0).sampling == 250
+    assert Recipe.model_validate(made.model_dump(mode="json")) == made
+    with pytest.raises(RecipeError) as said:
+        loaded(clean.parent, TEXT.replace("size: 16", "sise: 16"))
+    assert len(str(said.value).splitlines()) == 1
