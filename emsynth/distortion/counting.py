@@ -66,7 +66,7 @@ class BeamNoise(Detection):
         clock = readout.clock
         series, step = self.series(clock, key)
         steps = clock.row_period / step, clock.dwell / step
-        signal.modulate(series, *steps, number(self.sigma), image)
+        signal.modulate(series.astype(np.float32), *steps, number(self.sigma), image)
         return image
 
 

@@ -1,7 +1,7 @@
-"""Taps of cubic B-splines and a recursive filter in vector registers, which the compiler does not find by itself.
+"""Taps of cubic B-splines, a recursive filter and roundings in vector registers, which the compiler does not find.
 
 Numba does not vectorise straight-line code, so these few sums are written down as vector instructions. Without the
-compiler the same sums are taken in plain Python. `spline` and `signal` inline them: raise `VERSION` there with every
+compiler the same sums are taken in plain Python. `spline`, `signal` and `motion` inline them: raise `VERSION` there with every
 edit here, because Numba's cache does not notice one.
 """
 
@@ -45,6 +45,29 @@ def _plain_relax(row: Any, c: Any, response: Any, state: Any, prompt: Any, delay
     states = part @ table[:8] + state * table[8]
     part[:] = prompt * part + delayed * states
     return states[7]
+
+
+def _plain_products(first: Any, second: Any, c: Any, cols: Any, factors: Any, k: Any, terms: Any) -> int:
+    part = slice(int(c), int(c) + 8)
+    table, length = cols[int(k) : int(k) + 8, part], factors.size // 2
+    for axis, line in enumerate((first, second)):
+        line[part] += factors[axis * length + int(k) : axis * length + int(k) + 8] @ table
+    return 0
+
+
+def _plain_half(line: Any, c: Any, code: Any) -> int:
+    part = slice(int(c), int(c) + 8)
+    rounded = line[part].astype(np.float16)
+    code[part], line[part] = rounded.view(np.uint16), rounded
+    return 0
+
+
+def _plain_modulate(row: Any, c: Any, series: Any, start: Any, step: Any, sigma: Any) -> Any:
+    t = start + step * np.arange(8, dtype=np.float32)
+    k = t.astype(np.int32)
+    factor = 1 + sigma * (series[k] + (t - k) * (series[k + 1] - series[k]))
+    row[int(c) : int(c) + 8] *= factor
+    return np.float32(factor.sum())
 
 
 class _Lanes:
@@ -150,6 +173,77 @@ def _compiled_relax(typing: Any, row: Any, c: Any, response: Any, state: Any, pr
     return signature, emit
 
 
+def _compiled_products(
+    typing: Any, first: Any, second: Any, c: Any, cols: Any, factors: Any, k: Any, terms: Any
+) -> Any:
+    signature = types.intp(first, second, types.uint64, cols, factors, types.uint64, types.uint64)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, c, cols, factors, k, terms = arguments
+        lines = [context.make_array(signature.args[n])(context, builder, array).data
+                 for n, array in ((0, first), (1, second))]
+        table = context.make_array(signature.args[3])(context, builder, cols)
+        data = context.make_array(signature.args[4])(context, builder, factors).data
+        length = builder.extract_value(table.shape, 1)
+        eight, at = _Lanes(builder, 8), builder.add(builder.mul(k, length), c)
+        sums = [eight.load(line, c, 8) for line in lines]
+        for _ in range(8):
+            col = eight.load(table.data, at, 8)
+            for axis, index in enumerate((k, builder.add(k, terms))):
+                sums[axis] = eight.fused(eight.fill(builder.load(builder.gep(data, [index]))), col, sums[axis])
+            at, k = builder.add(at, length), builder.add(k, ir.Constant(k.type, 1))
+        for line, total in zip(lines, sums, strict=True):
+            builder.store(total, eight.place(line, c, 8), align=4)
+        return context.get_constant(types.intp, 0)
+
+    return signature, emit
+
+
+def _compiled_half(typing: Any, line: Any, c: Any, code: Any) -> Any:
+    signature = types.intp(line, types.uint64, code)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line, c, code = arguments
+        data, codes = (context.make_array(signature.args[n])(context, builder, array).data
+                       for n, array in ((0, line), (2, code)))
+        eight, short = _Lanes(builder, 8), ir.VectorType(ir.IntType(16), 8)
+        half = builder.fptrunc(eight.load(data, c, 8), ir.VectorType(ir.HalfType(), 8))
+        place = builder.bitcast(builder.gep(codes, [c]), short.as_pointer())
+        builder.store(builder.bitcast(half, short), place, align=2)
+        builder.store(builder.fpext(half, eight.type), eight.place(data, c, 8), align=4)
+        return context.get_constant(types.intp, 0)
+
+    return signature, emit
+
+
+def _compiled_modulate(typing: Any, row: Any, c: Any, series: Any, start: Any, step: Any, sigma: Any) -> Any:
+    signature = types.float32(row, types.uint64, series, *(types.float32,) * 3)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, c, series, start, step, sigma = arguments
+        data, knots = (context.make_array(signature.args[n])(context, builder, array).data
+                       for n, array in ((0, row), (2, series)))
+        eight, whole = _Lanes(builder, 8), ir.VectorType(_I32, 8)
+        count = ir.Constant(eight.type, [float(n) for n in range(8)])
+        t = eight.fused(eight.fill(step), count, eight.fill(start))
+        k = builder.fptosi(t, whole)
+        share = builder.fsub(t, builder.sitofp(k, eight.type))
+        near, far = eight.undefined, eight.undefined
+        for n in range(8):
+            at = builder.zext(builder.extract_element(k, ir.Constant(_I32, n)), ir.IntType(64))
+            after = builder.add(at, ir.Constant(at.type, 1))
+            near = builder.insert_element(near, builder.load(builder.gep(knots, [at])), ir.Constant(_I32, n))
+            far = builder.insert_element(far, builder.load(builder.gep(knots, [after])), ir.Constant(_I32, n))
+        value = eight.fused(share, builder.fsub(far, near), near)
+        factor = eight.fused(eight.fill(sigma), value, ir.Constant(eight.type, [1.0] * 8))
+        builder.store(builder.fmul(eight.load(data, c, 8), factor), eight.place(data, c, 8), align=4)
+        for swapped in ([1, 0, 3, 2, 5, 4, 7, 6], [2, 3, 0, 1, 6, 7, 4, 5], [4, 5, 6, 7, 0, 1, 2, 3]):
+            factor = builder.fadd(factor, eight.order(factor, factor, swapped))
+        return eight.item(factor, 0)
+
+    return signature, emit
+
+
 _INTERPRETED = bool(getattr(config, "DISABLE_JIT", False))
 # Sixteen taps of two pixels: their first ones at `p` and `q` of the flat `plane`, rows `stride` apart, with the
 # fractions (fy, fx) and (gy, gx). And of one pixel of four surfaces that lie side by side. And eight pixels of a row
@@ -157,3 +251,10 @@ _INTERPRETED = bool(getattr(config, "DISABLE_JIT", False))
 pair: Any = _plain_pair if _INTERPRETED else intrinsic(_compiled_pair)
 surface: Any = _plain_surface if _INTERPRETED else intrinsic(_compiled_surface)
 relax_eight: Any = _plain_relax if _INTERPRETED else intrinsic(_compiled_relax)
+# Eight numbers of a line from `c` on rounded to half precision, in place and as codes. And eight pixels multiplied by
+# 1 + sigma · series at start + step · n, linear between its knots; the sum of the factors.
+half_eight: Any = _plain_half if _INTERPRETED else intrinsic(_compiled_half)
+modulate_eight: Any = _plain_modulate if _INTERPRETED else intrinsic(_compiled_modulate)
+# To eight numbers of two lines from `c` on: eight products each, of the numbers of `factors (2 terms,)` and the rows of
+# `cols` from `k` on.
+products_eight: Any = _plain_products if _INTERPRETED else intrinsic(_compiled_products)

@@ -6,65 +6,68 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from emsynth.distortion._kernels.lanes import half_eight, products_eight
+
 F = np.float32
-_SMALLEST_NORMAL = F(2.0**-14)  # of half precision
-TERMS = 4  # products that are added up at a time, so that a row goes through memory less often
+VERSION = 1  # of `lanes`, whose functions are inlined here
+LANES = 8
+TERMS = 8  # products that are added up at a time
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def _row(rows: NDArray[np.float32], cols: NDArray[np.float32], r: int, out: NDArray[np.float32]) -> None:
-    # out (C,) = Σ_k rows[k, r] · cols[k], K a multiple of TERMS.
-    out[:] = F(0.0)
-    for k in range(0, rows.shape[0], TERMS):
-        a, b, c, d = rows[k, r], rows[k + 1, r], rows[k + 2, r], rows[k + 3, r]
-        for n in range(out.size):
-            out[n] += (a * cols[k, n] + b * cols[k + 1, n]) + (c * cols[k + 2, n] + d * cols[k + 3, n])
+def _row(rows: NDArray[np.float32], cols: NDArray[np.float32], r: int, factors: NDArray[np.float32],
+         first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
+    # first (C,) = Σ_k rows[0, k, r] · cols[k], second the same of the last axis; K a multiple of TERMS.
+    terms, last, length = rows.shape[1], rows.shape[0] - 1, first.size
+    for k in range(terms):
+        factors[k], factors[terms + k] = rows[0, k, r], rows[last, k, r]
+    first[:] = F(0.0)
+    second[:] = F(0.0)
+    rest = length % LANES
+    for c in range(0, length - rest, LANES):
+        for k in range(0, terms, TERMS):
+            products_eight(first, second, np.uint64(c), cols, factors, np.uint64(k), np.uint64(terms))
+    for k in range(terms):
+        for c in range(length - rest, length):
+            first[c] += factors[k] * cols[k, c]
+            second[c] += factors[terms + k] * cols[k, c]
 
 
 @njit(cache=True, nogil=True, fastmath=False)
 def evaluate(rows: NDArray[np.float32], cols: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Sum of products Σ_k rows[a, k, r] · cols[k, c] into `out (A, R, C)`; `rows (A, K, R)`, `cols (K, C)`.
 
-    K is a multiple of `TERMS`.
+    K is a multiple of `TERMS`, A is 1 or 2.
     """
-    for axis in range(out.shape[0]):
-        for r in range(out.shape[1]):
-            _row(rows[axis], cols, r, out[axis, r])
-
-
-@njit(cache=True, nogil=True, fastmath=False, error_model="numpy")
-def _round(line: NDArray[np.float32], size: NDArray[np.float32], steps: NDArray[np.int32],
-           code: NDArray[np.uint16]) -> None:
-    # To half precision; `size` and `steps` (C,) are room to work in.
-    bits, rounded = line.view(np.int32), size.view(np.int32)
-    for n in range(line.size):
-        a = np.abs(line[n])
-        # Adding and subtracting a power of two rounds to multiples of 2⁻²⁴; Veltkamp's splitting to eleven bits.
-        subnormal, split = (a + F(0.5)) - F(0.5), a * F(8193.0)
-        normal = split - (split - a)
-        size[n] = subnormal if a < _SMALLEST_NORMAL else normal
-    for n in range(line.size):
-        normal_code = (rounded[n] >> np.int32(13)) - np.int32(112 << 10)
-        steps[n] = np.int32(size[n] * F(2.0**24)) if size[n] < _SMALLEST_NORMAL else normal_code
-    for n in range(line.size):
-        sign = bits[n] & np.int32(-0x80000000)
-        bits[n] = rounded[n] | sign
-        code[n] = np.uint16(steps[n] | ((sign >> np.int32(16)) & np.int32(0x8000)))
+    factors, last = np.empty(2 * cols.shape[0], np.float32), out.shape[0] - 1
+    second = np.empty(out.shape[2], np.float32)
+    for r in range(out.shape[1]):
+        if last == 1:
+            _row(rows, cols, r, factors, out[0, r], out[1, r])
+        else:
+            _row(rows, cols, r, factors, out[0, r], second)
 
 
 @njit(cache=True, nogil=True, fastmath=False)
 def evaluate_half(
     rows: NDArray[np.float32], cols: NDArray[np.float32], out: NDArray[np.float32], half: NDArray[np.uint16]
 ) -> None:
-    """As `evaluate`, rounded to half precision: `out (A, R, C)` as float32 and `half (A, R, C)` as its 16 bits.
+    """As `evaluate`, rounded to half precision: `out (2, R, C)` as float32 and `half (2, R, C)` as its 16 bits.
 
-    To nearest, ties to even; below 2⁻¹⁴ to multiples of 2⁻²⁴, the subnormal halves. Values stay below 65504.
+    To nearest, ties to even.
     """
-    size, steps = np.empty(out.shape[2], np.float32), np.empty(out.shape[2], np.int32)
-    for axis in range(out.shape[0]):
-        for r in range(out.shape[1]):
-            _row(rows[axis], cols, r, out[axis, r])
-            _round(out[axis, r], size, steps, half[axis, r])
+    length, factors = out.shape[2], np.empty(2 * cols.shape[0], np.float32)
+    rest, tail, code = length % LANES, np.zeros(LANES, np.float32), np.empty(LANES, np.uint16)
+    for r in range(out.shape[1]):
+        _row(rows, cols, r, factors, out[0, r], out[1, r])
+        for axis in range(2):
+            line = out[axis, r]
+            for c in range(0, length - rest, LANES):
+                half_eight(line, np.uint64(c), half[axis, r])
+            if rest > 0:
+                tail[:rest] = line[length - rest :]
+                half_eight(tail, np.uint64(0), code)
+                line[length - rest :], half[axis, r, length - rest :] = tail[:rest], code[:rest]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")

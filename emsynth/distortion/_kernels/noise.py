@@ -25,8 +25,8 @@ BLOCKS = 256
 _TOGETHER = 64  # a whole number of whatever is handled at once in vector registers
 
 F = np.float32
-# ln(t) on 1 to 2 in powers of t - 1.5: Chebyshev, to 4e-8.
-_LOGARITHM = np.polynomial.chebyshev.Chebyshev.interpolate(np.log, 9, [1, 2]).convert(
+# ln(t) on 1 to 2 in powers of t - 1.5: Chebyshev, to 8e-7.
+_LOGARITHM = np.polynomial.chebyshev.Chebyshev.interpolate(np.log, 7, [1, 2]).convert(
     kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]
 ).coef
 _LOG = tuple(F(c) for c in np.polynomial.Polynomial(_LOGARITHM)(np.polynomial.Polynomial([1.5, 1.0])).coef)
@@ -72,12 +72,13 @@ def philox(
     Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11 (2011).
     """
     for _ in range(10):
-        p0 = _M0 * c0
-        p1 = _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _LOW
+        # Masked where multiplied only: there the mask costs nothing.
+        p0 = _M0 * (c0 & _LOW)
+        p1 = _M1 * (c2 & _LOW)
+        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1, (p0 >> _SHIFT) ^ c3 ^ k1, p0
         k0 = (k0 + _W0) & _LOW
         k1 = (k1 + _W1) & _LOW
-    return c0, c1, c2, c3
+    return c0 & _LOW, c1 & _LOW, c2 & _LOW, c3 & _LOW
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -104,18 +105,19 @@ def _normals(words: NDArray[np.int32], t: NDArray[np.float32], mantissa: NDArray
         fraction[k] = (bits[k] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
     for k in range(z.size):
         x = mantissa[k] - F(1.5)
-        log = _LOG[5] + x * (_LOG[6] + x * (_LOG[7] + x * (_LOG[8] + x * _LOG[9])))
-        log = _LOG[0] + x * (_LOG[1] + x * (_LOG[2] + x * (_LOG[3] + x * (_LOG[4] + x * log))))
+        log = _LOG[3] + x * (_LOG[4] + x * (_LOG[5] + x * (_LOG[6] + x * _LOG[7])))
+        log = _LOG[0] + x * (_LOG[1] + x * (_LOG[2] + x * log))
         log += F((bits[k] >> np.int32(23)) - np.int32(127)) * _LN2
         # Wichura, algorithm AS 241 (PPND7), Appl. Stat. 37, 477 (1988).
         r = np.sqrt(-log) - F(1.6)
         tail = ((F(0.17023821103) * r + F(1.3067284816)) * r + F(2.7568153900)) * r + F(1.4234372777)
-        tail /= (F(0.12021132975) * r + F(0.73700164250)) * r + F(1.0)
+        below_tail = (F(0.12021132975) * r + F(0.73700164250)) * r + F(1.0)
         q = F(0.5) - t[k]
         r = F(0.180625) - q * q
         centre = ((F(59.109374720) * r + F(159.29113202)) * r + F(50.434271938)) * r + F(3.3871327179)
-        centre *= q / (((F(67.187563600) * r + F(78.757757664)) * r + F(17.895169469)) * r + F(1.0))
-        size = tail if t[k] < _TAIL else centre
+        below_centre = ((F(67.187563600) * r + F(78.757757664)) * r + F(17.895169469)) * r + F(1.0)
+        # One division, whichever branch.
+        size = (tail if t[k] < _TAIL else q * centre) / (below_tail if t[k] < _TAIL else below_centre)
         z[k] = size if words[k] < np.int32(0) else -size
 
 
@@ -159,8 +161,8 @@ def _expand_poisson(mean: NDArray[np.float32], z: NDArray[np.float32], count: ND
     # Poisson quantiles of means from SUMMED_BELOW on.
     for k in range(count.size):
         m = mean[k] if mean[k] > SUMMED_BELOW else SUMMED_BELOW
-        root = np.sqrt(m)
-        s = z[k] / root
+        root, over = np.sqrt(m), F(1.0) / m
+        s = z[k] * (root * over)
         s = s if s > _POISSON_LOWEST else _POISSON_LOWEST
         y = s * root
         a = _PA[4] + s * (_PA[5] + s * (_PA[6] + s * (_PA[7] + s * _PA[8])))
@@ -169,7 +171,7 @@ def _expand_poisson(mean: NDArray[np.float32], z: NDArray[np.float32], count: ND
         b = _PB[0] + s * (_PB[1] + s * (_PB[2] + s * (_PB[3] + s * b)))
         c = _PC[3] + s * (_PC[4] + s * (_PC[5] + s * _PC[6]))
         c = _PC[0] + s * (_PC[1] + s * (_PC[2] + s * c))
-        x = np.floor(m + (root * y + (y * y * a + (b + c / m))))
+        x = np.floor(m + (root * y + (y * y * a + (b + c * over))))
         x = x if x > F(0.0) else F(0.0)
         count[k] = x
 
@@ -179,8 +181,8 @@ def _expand_gamma(shape: NDArray[np.float32], z: NDArray[np.float32], out: NDArr
     # Gamma quantiles of scale 1 and shapes from 2 on.
     for k in range(out.size):
         m = shape[k] if shape[k] > F(2.0) else F(2.0)
-        root = np.sqrt(m)
-        s = z[k] / root
+        root, over = np.sqrt(m), F(1.0) / m
+        s = z[k] * (root * over)
         s = s if s > _GAMMA_LOWEST else _GAMMA_LOWEST
         y = s * root
         a = _GA[5] + s * (_GA[6] + s * (_GA[7] + s * (_GA[8] + s * (_GA[9] + s * _GA[10]))))
@@ -190,7 +192,7 @@ def _expand_gamma(shape: NDArray[np.float32], z: NDArray[np.float32], out: NDArr
         c = _GC[4] + s * (_GC[5] + s * (_GC[6] + s * (_GC[7] + s * _GC[8])))
         c = _GC[0] + s * (_GC[1] + s * (_GC[2] + s * (_GC[3] + s * c)))
         d = _GD[0] + s * (_GD[1] + s * (_GD[2] + s * (_GD[3] + s * _GD[4])))
-        x = m + (root * y + (y * y * a + (b + (c + d / m) / m)))
+        x = m + (root * y + (y * y * a + (b + (c + d * over) * over)))
         out[k] = x if x > F(0.0) else F(0.0)
 
 
