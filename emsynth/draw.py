@@ -326,7 +326,17 @@ class Drawable(Strict):
         if self.validate_drawn:
             plain = {name: getattr(self, name) for name in type(self).model_fields}
             return type(self).model_validate(plain | drawn)
-        return self.model_copy(update=drawn) if drawn else self
+        return self.plain(drawn) if drawn else self
+
+    def plain(self, values: Mapping[str, Any]) -> Self:
+        """A copy with plain `values` for all that varies; `model_copy` in a fraction of its time."""
+        copied = object.__new__(type(self))
+        # Nothing varies any more: not to be worked out again.
+        object.__setattr__(copied, "__dict__", {**self.__dict__, **values, "varying": ()})
+        object.__setattr__(copied, "__pydantic_fields_set__", self.__pydantic_fields_set__ | values.keys())
+        object.__setattr__(copied, "__pydantic_extra__", None)
+        object.__setattr__(copied, "__pydantic_private__", None)
+        return copied
 
     def drawn_values(self, streams: Streams, path: str) -> dict[str, Any]:
         """Plain values of the fields that vary; see `draw`."""

@@ -173,8 +173,8 @@ class Counting(Detection):
 class DarkCurrent(Detection):
     """Thermal electrons, Poisson(i_d·t) in each pixel (range ours). The truth holds their mean.
 
-    Counted in incident electrons, as everything before the gain: a camera that makes many charge carriers of one incident
-    electron has so much less dark noise, and its `mean` must be given divided by that number.
+    Counted in incident electrons, as everything before the gain: a camera that makes many charge carriers of one
+    incident electron has so much less dark noise, and its `mean` must be given divided by that number.
     """
 
     stage: Literal["dark_current"] = "dark_current"

@@ -149,12 +149,12 @@ class Chain(Drawable):
         own = self.drawn_values(streams, path)
         undistorted = own.get("undistorted", self.undistorted)
         if happens(streams, f"{start}undistorted", undistorted):
-            return self.model_copy(update=own | dict.fromkeys(_PARTS, ()) | {"undistorted": 1.0})
+            return self.plain(own | dict.fromkeys(_PARTS, ()) | {"undistorted": 1.0})
         present: dict[str, object] = {}
         for part in _PARTS:
             stages = ((stage, f"{start}{part}.{stage.stage}") for stage in getattr(self, part))
             present[part] = tuple(stage.present(streams, at) for stage, at in stages if stage.happens(streams, at))
-        return self.model_copy(update=own | present | {"undistorted": 0.0})
+        return self.plain(own | present | {"undistorted": 0.0})
 
     def drawn_values(self, streams: Streams, path: str) -> dict[str, Any]:
         """Plain values of the chain's own numbers; its stages are drawn where they are present."""

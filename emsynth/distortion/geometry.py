@@ -220,7 +220,7 @@ class Window:
             raise FieldError(f"a field of {coefficients.shape[1]} × {coefficients.shape[2]} px has more than 2³² "
                              "pixels; use less oversampling or cut it into parts")
         self._check_plane(len(coefficients))
-        scale = 1 / np.broadcast_to(np.asarray(sampling, dtype=np.float64), (2,))
+        scale = 1 / np.array([sampling, sampling] if isinstance(sampling, float | int) else sampling, dtype=np.float64)
         to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
         plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
         lanes = self._lanes(scale)

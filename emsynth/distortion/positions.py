@@ -10,6 +10,8 @@ from scipy.ndimage import map_coordinates
 
 from emsynth.distortion.geometry import Grid
 
+_IDENTITY = np.eye(2, 3)
+
 
 @dataclass(frozen=True, eq=False)
 class Positions:
@@ -56,11 +58,11 @@ class Positions:
         return self._grid(moved if self.slow is None else self.slow + moved)
 
     def _grid(self, offsets: NDArray[np.float32] | None) -> Grid:
-        linear = self.frame[:, :2]
-        shared = linear @ (np.eye(2, 3) + self.affine)
+        (a, b, _), (c, d, _) = self.frame.tolist()
+        shared = self.frame[:, :2] @ (_IDENTITY + self.affine)
         shared[:, 2] += self.frame[:, 2]
-        if offsets is not None and not np.array_equal(linear, np.eye(2)):
-            offsets = np.einsum("ij,jrc->irc", linear.astype(np.float32), offsets)
+        if offsets is not None and (a, b, c, d) != (1, 0, 0, 1):
+            offsets = np.einsum("ij,jrc->irc", self.frame[:, :2].astype(np.float32), offsets)
         return Grid(self.shape, shared, offsets)
 
     def truth_positions(self) -> NDArray[np.float64]:

@@ -215,7 +215,7 @@ class Stage(Drawable):
     def present(self, streams: Streams, path: str) -> Self:
         """The stage with plain values, in a sample that has it."""
         values = self.drawn_values(streams, path) | {"probability": 1.0}
-        return self if len(values) == 1 and self.probability == 1.0 else self.model_copy(update=values)
+        return self if len(values) == 1 and self.probability == 1.0 else self.plain(values)
 
 
 class ProbeMotion(Stage):
