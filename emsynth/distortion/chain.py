@@ -192,22 +192,20 @@ class Chain(Drawable):
         clock, frame = self.clock((rows, cols)), np.array([[1.0, 0.0, top], [0.0, 1.0, left]])
         affine = np.zeros((2, 3))
         keyed = [(stage, purpose_key(seed, index, stage.stage)) for stage in self._ordered_scan()]
-        motions = [stage.move(clock, key) for stage, key in keyed]
-        if self.truth_geometry == "affine" and motions:
-            affine = affine_part(Motion.total(motions), clock.shape)
-        slow = None
-        if self.truth_geometry == "smooth" and motions:
+        moves = [stage.move(clock, key) for stage, key in keyed]
+        motion, slow = Motion.total(moves) if moves else Motion.none(clock), None
+        if self.truth_geometry == "affine" and moves:
+            affine = affine_part(motion, clock.shape)
+        if self.truth_geometry == "smooth" and moves:
             shared = Motion.total([stage.move_slowly(clock, key) for stage, key in keyed])
-            slow = shared.values()
-            motions.append(shared.reversed())
+            slow, motion = shared.values(), Motion.total([motion, shared.reversed()])
         if self.truth_geometry != "ideal":
             # The image's own positions stay as they are: its content moves by itself.
             affine[1, 2] -= sum(stage.centroid() for stage in self.detector)
-        motions.append(Motion.affine(-affine, clock.shape))
-        if not any(np.any(m.rows) for m in motions):
+        if not (motion.rows.any() or affine.any()):
             return Positions(affine, slow, np.zeros((2, rows, cols), np.float16), frame), None
         moved, half = _room((2, rows, cols)), np.empty((2, rows, cols), np.uint16)
-        kernels.evaluate_half(*Motion.total(motions).factors(), moved, half)
+        kernels.evaluate_half(*motion.factors(affine), moved, half)
         return Positions(affine, slow, half.view(np.float16), frame), moved
 
     def _ordered_scan(self) -> list[ScanStage]:

@@ -15,6 +15,7 @@ from emsynth.distortion._kernels import spline
 from emsynth.errors import FieldError
 
 MARGIN = spline.MARGIN
+_NO_MAPS = np.zeros((0, 0, 4), np.float32)
 _MOST_COEFFICIENTS = 2**32 - 1  # the kernel's index has 32 bits
 
 
@@ -223,7 +224,7 @@ class Window:
         scale = 1 / np.array([sampling, sampling] if isinstance(sampling, float | int) else sampling, dtype=np.float64)
         to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
         plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
-        lanes = self._lanes(scale)
+        lanes = self._lanes(float(scale[0]), float(scale[1]))
         outside = spline.gather(
             coefficients, periodic, to_field, lanes, plane, self.shape, grid.affine, offsets, out)
         if outside > 0:
@@ -237,40 +238,45 @@ class Window:
         return out
 
     def _check_plane(self, thicknesses: int) -> None:
-        low, high = float(np.min(self.plane)), float(np.max(self.plane))
+        low, high = self._planes
         if not 0 <= low <= high <= thicknesses - 1:
             raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
 
-    def _lanes(self, scale: NDArray[np.float64]) -> NDArray[np.float32]:
-        # Displacement in field px and plane, side by side with repeated edges (M + 16, N + 16, 4); none without maps.
-        if self.warp is None and np.ndim(self.plane) == 0:
-            return np.zeros((0, 0, 4), np.float32)
+    @cached_property
+    def _planes(self) -> tuple[float, float]:
+        return float(np.min(self.plane)), float(np.max(self.plane))
+
+    @cached_property
+    def _maps(self) -> NDArray[np.float32]:
+        # Displacement in Å and plane, side by side with repeated edges (M + 16, N + 16, 4).
         grid = np.shape(self.plane) if self.warp is None else self.warp.shape[1:]
-        lanes = np.zeros((*grid, 4), np.float32)
+        maps = np.zeros((*grid, 4), np.float32)
         if self.warp is not None:
-            lanes[:, :, :2] = np.moveaxis(self.warp * scale[:, None, None], 0, -1)
-        lanes[:, :, 2] = self.plane
-        return _repeated(lanes)
+            maps[:, :, :2] = np.moveaxis(self.warp, 0, -1)
+        maps[:, :, 2] = self.plane
+        return _repeated(maps)
+
+    def _lanes(self, down: float, across: float) -> NDArray[np.float32]:
+        # The same with the displacement in field px; none without maps.
+        if self.warp is None and np.ndim(self.plane) == 0:
+            return _NO_MAPS
+        return self._maps * np.array([down, across, 1, 0], dtype=np.float32)
 
     def plane_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fractional index of the thickness (n,) at window `points (n, 2)` px."""
         points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
         if np.ndim(self.plane) == 0:
             return np.full(len(points), float(np.asarray(self.plane)))
-        lanes = np.zeros((*np.shape(self.plane), 4), np.float32)
-        lanes[:, :, 2] = self.plane
-        return self._surfaces(lanes, points)[:, 2]
+        return self._surfaces(points)[:, 2]
 
     def _warp_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.warp is None:
             return np.zeros(points.shape)
-        lanes = np.zeros((*self.warp.shape[1:], 4), np.float32)
-        lanes[:, :, :2] = np.moveaxis(self.warp, 0, -1)
-        return self._surfaces(lanes, points)[:, :2]
+        return self._surfaces(points)[:, :2]
 
-    def _surfaces(self, lanes: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _surfaces(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         out = np.empty((len(points), 4), np.float32)
-        spline.surfaces(_repeated(lanes), np.ascontiguousarray(points.T), *self.shape, out)
+        spline.surfaces(self._maps, np.ascontiguousarray(points.T), *self.shape, out)
         return out.astype(np.float64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +53,8 @@ def affine_part(motion: Motion, shape: tuple[int, int]) -> NDArray[np.float64]:
 
 def _fit(at: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]],
          shape: tuple[int, int]) -> NDArray[np.float64]:
-    r, c = _spread(shape[0], ROWS_USED), _spread(shape[1], COLUMNS_USED)
+    r, c, basis, centre = _points(*shape)
     delta = at(r, c).reshape(2, -1)
-    centre = np.array([(shape[0] - 1) / 2, (shape[1] - 1) / 2])
-    basis = np.ones((3, delta.shape[1]))
-    basis[0], basis[1] = np.repeat(r - centre[0], c.size), np.tile(c - centre[1], r.size)
     affine = np.zeros((2, 3))
     for values, part in zip(delta, affine, strict=True):
         largest = float(np.abs(values).max(initial=0.0))
@@ -64,6 +62,18 @@ def _fit(at: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64
             kernels.least_absolute(values, basis, 1e-4 * largest, MOST_STEPS, part)
     affine[:, 2] -= affine[:, :2] @ centre
     return affine
+
+
+@lru_cache(64)
+def _points(
+    rows: int, cols: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    # The rows and columns that a fit looks at, what it fits there, and the middle of the window.
+    r, c = _spread(rows, ROWS_USED), _spread(cols, COLUMNS_USED)
+    centre = np.array([(rows - 1) / 2, (cols - 1) / 2])
+    basis = np.ones((3, r.size * c.size))
+    basis[0], basis[1] = np.repeat(r - centre[0], c.size), np.tile(c - centre[1], r.size)
+    return r, c, basis, centre
 
 
 def _spread(length: int, most: int) -> NDArray[np.int64]:

@@ -152,12 +152,15 @@ class Motion:
         motion.evaluate(rows, cols, out)
         return out
 
-    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Rows and columns for the kernels: float32, filled up to a whole number of terms."""
-        terms = -(-max(len(self.cols), 1) // motion.TERMS) * motion.TERMS
-        rows = np.zeros((self.rows.shape[0], terms, self.rows.shape[2]), np.float32)
-        cols = np.zeros((terms, self.cols.shape[1]), np.float32)
-        rows[:, : len(self.cols)], cols[: len(self.cols)] = self.rows, self.cols
+    def factors(self, affine: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Rows and columns for the kernels, less an affine displacement: float32, a whole number of terms."""
+        own, (axes, _, height), width = len(self.cols), self.rows.shape, self.cols.shape[1]
+        terms = -(-(own + 2) // motion.TERMS) * motion.TERMS
+        rows, cols = np.zeros((axes, terms, height), np.float32), np.zeros((terms, width), np.float32)
+        rows[:, :own], cols[:own] = self.rows, self.cols
+        if affine is not None:
+            rows[:, own], rows[:, own + 1] = -affine[:, :1] * np.arange(height) - affine[:, 2:], -affine[:, 1:2]
+            cols[own], cols[own + 1] = 1.0, np.arange(width)
         return rows, cols
 
 

@@ -1,8 +1,8 @@
 """Taps of cubic B-splines, a recursive filter and roundings in vector registers, which the compiler does not find.
 
 Numba does not vectorise straight-line code, so these few sums are written down as vector instructions. Without the
-compiler the same sums are taken in plain Python. `spline`, `signal` and `motion` inline them: raise `VERSION` there with every
-edit here, because Numba's cache does not notice one.
+compiler the same sums are taken in plain Python. `spline`, `signal` and `motion` inline them: raise `VERSION` there
+with every edit here, because Numba's cache does not notice one.
 """
 
 from __future__ import annotations

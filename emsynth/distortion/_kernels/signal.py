@@ -199,8 +199,8 @@ def _modulate_row(series: NDArray[np.float32], start: float, step: float, sigma:
     for c in range(whole, row.size):
         t = start + step * c
         k = np.int64(t)
-        factor = F(1.0 + sigma * (series[k] + (t - k) * (series[k + 1] - series[k])))
-        row[c] *= factor
+        factor = 1.0 + sigma * (series[k] + (t - k) * (series[k + 1] - series[k]))
+        row[c] *= F(factor)
         total += factor
     return total
 
