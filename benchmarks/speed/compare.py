@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import cProfile
 import importlib.metadata
 import json
 import os
 import platform
+import pstats
 import statistics
 import time
 from collections.abc import Sequence
@@ -140,7 +142,26 @@ def verdict(row: Row) -> str:
     return f"The whole chain at {row.side}² is {' and '.join(parts)}."
 
 
-def report(rows: Sequence[Row], gains: dict[int, dict[str, float]], note: str) -> str:
+def profile(case: Case, runs: int) -> list[tuple[str, float]]:
+    """Where emsynth's whole chain spends its time: (kernel or the rest, ms for each frame), longest first."""
+    call = case.calls["emsynth"]
+    call()
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for _ in range(runs):
+        call()
+    profiler.disable()
+    spent: dict[str, float] = {}
+    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        kernel = "_kernels" in file
+        part = f"{Path(file).stem}.{name}" if kernel else "NumPy and Python around the kernels"
+        spent[part] = spent.get(part, 0.0) + own * 1e3 / runs
+    return sorted(spent.items(), key=lambda item: -item[1])
+
+
+def report(
+    rows: Sequence[Row], gains: dict[int, dict[str, float]], spent: list[tuple[str, float]], note: str
+) -> str:
     """The whole page."""
     drawn = next(row for row in rows if row.name == "whole chain with draw" and row.side == min(CHAINS))
     rate = 1e3 / drawn.sides["emsynth"].median
@@ -148,6 +169,8 @@ def report(rows: Sequence[Row], gains: dict[int, dict[str, float]], note: str) -
     threads = "\n".join(
         f"- {side}²: " + ", ".join(f"{name} {gain:.2f}" for name, gain in by.items()) for side, by in gains.items()
     )
+    whole = sum(time for _, time in spent)
+    parts = "\n".join(f"| {name} | {time:.2f} | {100 * time / whole:.0f} % |" for name, time in spent if time > 0.02)
     return f"""# Speed
 
 Written by `python -m benchmarks.speed.compare`: one run, one thread, all sides in turn. Median (least) of the rounds
@@ -166,6 +189,16 @@ With the draw of the chain included, one thread makes {rate:.0f} pairs of {drawn
 Samples per second of {cases.cores()} threads over those of one thread, samples shared out to a thread pool:
 
 {threads}
+
+## Where the time goes
+
+The whole chain at {FRAME}², profiled in the same run (a profiler adds a little to what is Python):
+
+| kernel | ms | share |
+|---|---:|---:|
+{parts}
+
+See "What bounds it" in [benchmarks/README.md](../README.md).
 """
 
 
@@ -186,10 +219,11 @@ def main() -> None:
             rounds = max(1, rounds * options.rounds // 15)
             rows += [measure(cases.whole_chain(side), rounds), measure(cases.drawn_chain(side), rounds)]
         gains = {side: pooled(cases.whole_chain(side), cases.cores(), 5) for side in (256, 512)}
-    page = report(rows, gains, options.note)
+        spent = profile(cases.whole_chain(FRAME), 40)
+    page = report(rows, gains, spent, options.note)
     print(page)
     (options.out / "RESULTS.md").write_text(page, encoding="utf-8")
-    found = {"environment": environment(), "rows": [asdict(row) for row in rows], "threads": gains}
+    found = {"environment": environment(), "rows": [asdict(r) for r in rows], "threads": gains, "profile": spent}
     (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
