@@ -59,7 +59,7 @@ def test_mtf_is_one_at_zero_and_never_negative() -> None:
     stage = conversion()
     g = np.linspace(-1, 1, 41)
     mtf = stage.mtf(g, g)
-    assert mtf[20, 20] == 1
+    assert mtf[20, 20] == pytest.approx(1, abs=1e-12)
     assert mtf.min() > 0
     expected = np.sinc(g / 2) * (0.4 * np.exp(-(g**2) / (2 * 0.3**2)) + 0.6 * np.exp(-(g**2) / (2 * 0.9**2)))
     np.testing.assert_allclose(mtf[20], expected, rtol=1e-12)
@@ -119,6 +119,26 @@ def test_noise_power_of_a_flat_field(exponent: float) -> None:
     for start in np.arange(0.1, 1.3, 0.1):
         ring = seen[inner & (g >= start) & (g < start + 0.1)]
         assert ring.mean() == pytest.approx(1, abs=5 / np.sqrt(ring.size)), f"g = {start:.1f}"
+
+
+def test_binning_is_that_of_a_finer_camera() -> None:
+    """Signal and noise power of n × n pixels added up: a flat field four times as large, summed in squares of two."""
+    fine, coarse, level = conversion(exponent=0.5), conversion(exponent=0.5, binning=2), 40.0
+    rows, cols = frequencies(SIDE)
+    summed = np.zeros((SIDE, SIDE // 2 + 1))
+    images = 4
+    for key in range(images):
+        wide = run(blank(level / 4, 2 * SIDE), fine, key) - level / 4
+        pixels = wide.reshape(SIDE, 2, SIDE, 2).sum(axis=(1, 3))
+        summed += np.abs(np.fft.rfft2(pixels)) ** 2 / images / SIDE**2
+    inner, g = np.s_[:, 1:-1], np.hypot.outer(rows, cols)[:, 1:-1]
+    expected = level / 0.7 * coarse.ntf(rows, cols) ** 2
+    for power in (summed, noise_power(coarse, level, SIDE, images)):
+        for low, high in ((0.1, 0.5), (0.5, 0.9), (0.9, 1.3)):
+            ring = (power / expected)[inner][(g >= low) & (g < high)]
+            assert ring.mean() == pytest.approx(1, abs=5 / np.sqrt(ring.size * images)), (low, high)
+    g, seen, error = edge_response(coarse, SIDE)
+    np.testing.assert_allclose(seen, coarse.mtf(np.zeros(1), g)[0], atol=0.002 + 5 * error)
 
 
 def test_detective_quantum_efficiency() -> None:

@@ -82,6 +82,17 @@ def test_threads_and_order_change_no_byte(chain: Chain) -> None:
     assert len(set(alone)) == count
 
 
+def test_a_gather_may_run_a_chain_of_its_own() -> None:
+    """Nothing that one run works in is another's, in the same thread either."""
+    chain = EVERYTHING.draw(Streams(5, 3), "distort")
+
+    def nested(grid: Grid) -> np.ndarray:
+        chain.run(look, grid.shape, 9, 9)
+        return look(grid)
+
+    assert content(chain.run(nested, SHAPE, 5, 3)) == content(chain.run(look, SHAPE, 5, 3))
+
+
 def test_a_stage_out_leaves_the_others_as_they_were() -> None:
     """Each remaining stage draws the same values, moves the probe alike and adds the same noise."""
     drawn = EVERYTHING.draw(Streams(5, 1), "distort")

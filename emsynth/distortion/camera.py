@@ -14,7 +14,7 @@ from emsynth.distortion._kernels import camera, noise
 from emsynth.distortion.camera_defects import DeadPixels, HotPixels, Seams, XRay
 from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation
 from emsynth.distortion.stage import Detection, Readout, autoregressive, uniforms
-from emsynth.draw import LogUniform, Quantity, Uniform, number, quantity
+from emsynth.draw import Count, LogUniform, Quantity, Uniform, number, quantity
 
 MARGIN = 32  # px: five deviations of the widest point spread, 1/(π·0.05) px each
 
@@ -47,13 +47,61 @@ def transfer(
     return spread
 
 
+def box(g: NDArray[np.float64], binning: int) -> NDArray[np.float64]:
+    """Transfer of `binning` neighbouring points averaged, at frequencies `g` in units of the binned grid's Nyquist."""
+    phase = np.exp(1j * np.pi * g[..., None] * (np.arange(binning) - (binning - 1) / 2) / binning)
+    averaged: NDArray[np.float64] = phase.mean(axis=-1).real
+    return averaged
+
+
+def binned(
+    row: NDArray[np.float64], col: NDArray[np.float64], mtf: tuple[float, float, float], exponent: float, binning: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Transfer of signal and noise by a camera whose pixels are added in squares of `binning`.
+
+    The signal passes MTF and box; the noise, which is there at all frequencies of the fine grid, passes MTF^κ and box,
+    and then folds back: N² = Σ over the aliases of (MTF^κ · box)².
+
+    Parameters
+    ----------
+    row, col : (R,) and (C,) float64
+        Spatial frequencies along each axis in units of the binned grid's Nyquist.
+    mtf : three floats
+        A, B and C of `transfer`.
+    exponent : float
+        κ.
+    binning : int
+        Camera pixels along each side of an image pixel.
+
+    Returns
+    -------
+    signal, noise : (R, C) float64
+        Both 1 at g = 0; without binning MTF and MTF^κ.
+    """
+    fine = transfer(row / binning, col / binning, *mtf)
+    signal = fine * np.outer(box(row, binning), box(col, binning))
+    power = np.zeros_like(signal)
+    for down in range(binning):
+        for across in range(binning):
+            y, x = (np.mod(g + 2 * k + binning, 2 * binning) - binning for g, k in ((row, down), (col, across)))
+            alias = transfer(y / binning, x / binning, *mtf) ** exponent * np.outer(box(y, binning), box(x, binning))
+            power += alias**2
+    return signal, np.sqrt(power)
+
+
 @lru_cache(maxsize=4)
 def _filters(
-    shape: tuple[int, int], weight: float, narrow: float, wide: float, exponent: float
+    shape: tuple[int, int], mtf: tuple[float, float, float], exponent: float, binning: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """MTF^(1-κ) and MTF^κ on the frequencies of a real transform of `shape`."""
-    single = transfer(2 * fftfreq(shape[0]), 2 * rfftfreq(shape[1]), weight, narrow, wide).astype(np.float32)
-    filters = single ** np.float32(1 - exponent), single ** np.float32(exponent)
+    """What acts before the counting and after it, on the frequencies of a real transform of `shape`."""
+    row, col = 2 * fftfreq(shape[0]), 2 * rfftfreq(shape[1])
+    if binning == 1:
+        single = transfer(row, col, *mtf).astype(np.float32)
+        filters = single ** np.float32(1 - exponent), single ** np.float32(exponent)
+    else:
+        signal, noise = binned(row, col, mtf, exponent, binning)
+        before = np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 1e-12)
+        filters = before.astype(np.float32), noise.astype(np.float32)
     for each in filters:
         each.setflags(write=False)
     return filters
@@ -75,6 +123,9 @@ class Conversion(Detection):
     flat field of λ electrons is λ·MTF^(2κ)/D0 [1]_. The form of the MTF is that of Lobato, Friedrich and Van Aert's
     public code; all ranges are ours. The filters are those of the pixel grid: what the specimen shows beyond
     Nyquist is aliased before.
+
+    With `binning` n, a pixel of the image is n × n of the camera's, to whose Nyquist B and C refer: the signal passes
+    MTF and box, and of the noise what lies beyond the image's Nyquist folds back (see `binned`).
 
     Counts electrons itself: a chain has this or `counting`, never both. The truth holds λ.
 
@@ -100,18 +151,32 @@ class Conversion(Detection):
         Uniform(low=0.3, high=1), unit="1", low=0, high=1, about="κ: the noise is transferred by MTF^κ"
     )
 
+    binning: Count = quantity(1, unit="1", low=1, high=8, about="Camera pixels along each side of an image pixel")
+
     def margin(self) -> int:
         """How far the point spread reaches, px."""
         return MARGIN
 
     def mtf(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.float64]:
-        """MTF (R, C) at frequencies `row (R,)` and `col (C,)` in units of Nyquist."""
-        return transfer(row, col, number(self.weight), number(self.narrow), number(self.wide))
+        """Transfer of the signal (R, C) at frequencies `row (R,)` and `col (C,)` in units of Nyquist."""
+        return self._transfers(row, col)[0]
+
+    def ntf(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transfer of the noise (R, C), likewise: λ·NTF²/D0 is the noise power of a flat field."""
+        return self._transfers(row, col)[1]
+
+    def _transfers(
+        self, row: NDArray[np.float64], col: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+        return binned(row, col, self._spread(), number(self.exponent), int(number(self.binning)))
+
+    def _spread(self) -> tuple[float, float, float]:
+        return number(self.weight), number(self.narrow), number(self.wide)
 
     def variance(self, counts: float) -> float:
         """Noise power over all frequencies, and that of one electron: a few are often twice as many."""
         g = (np.arange(64) + 0.5) / 64
-        passed = float(np.mean(self.mtf(g, g) ** (2 * number(self.exponent))))
+        passed = float(np.mean(self.ntf(g, g) ** 2))
         return (counts + 1 / number(self.efficiency)) / number(self.efficiency) * passed
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
@@ -119,14 +184,15 @@ class Conversion(Detection):
         rows, cols = image.shape
         shape = next_fast_len(rows, real=True), next_fast_len(cols, real=True)
         efficiency, exponent = np.float32(number(self.efficiency)), number(self.exponent)
-        before, after = _filters(shape, number(self.weight), number(self.narrow), number(self.wide), exponent)
+        binning = int(number(self.binning))
+        before, after = _filters(shape, self._spread(), exponent, binning)
         if shape != image.shape:
             image = np.pad(image, ((0, shape[0] - rows), (0, shape[1] - cols)), mode="edge")
-        counted = (_filter(image, before) if exponent < 1 else image) * efficiency
+        counted = (_filter(image, before) if exponent < 1 or binning > 1 else image) * efficiency
         # A mean below 0, where the filter undershoots, counts nothing.
         noise.poisson(np.uint64(key), np.uint64(0), counted.reshape(-1))
         counted /= efficiency
-        spread = _filter(counted, after) if exponent > 0 else counted
+        spread = _filter(counted, after) if exponent > 0 or binning > 1 else counted
         return np.ascontiguousarray(spread[:rows, :cols])
 
 

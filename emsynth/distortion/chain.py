@@ -246,6 +246,7 @@ class Chain(Drawable):
         scale = _scale(truth, number(self.expected_counts))
         truth *= np.float32(scale)
         image = self._exposed(gather, where, moved, truth, np.float32(scale))
+        _rooms.held = moved
         stages: tuple[Detection, ...] = (*self.detector, *self.camera)
         readout, dark = self._readout(truth, where.shape, stages), np.zeros((1, 1), dtype=np.float32)
         for stage in stages:
@@ -312,11 +313,10 @@ class Chain(Drawable):
 
 
 def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    # This thread's own, used again and again: new memory costs more than what is written into it.
-    held: NDArray[np.float32] | None = getattr(_rooms, "held", None)
-    if held is None or held.shape != shape:
-        held = _rooms.held = np.empty(shape, np.float32)
-    return held
+    # This thread's own, used again and again, because new memory costs more than what is written into it. Taken out
+    # while it is in use: a gather may run a chain of its own.
+    held: NDArray[np.float32] | None = _rooms.__dict__.pop("held", None)
+    return held if held is not None and held.shape == shape else np.empty(shape, np.float32)
 
 
 def _sum_of(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
