@@ -186,6 +186,12 @@ def test_detector_output_units_are_shared() -> None:
         ({"detector": [{"stage": "gain"}, {"stage": "gain"}]}, "'gain' stands 2 times; keep one"),
         ({"scan": [{"stage": "hum"}, {"stage": "hum"}]}, "'hum' stands 2 times; keep one"),
         ({"scan": [{"stage": "row_jitter", "sigma": -1}]}, "-1 px is outside 0 to 20 px"),
+        ({"detector": [{"stage": "poisson"}, {"stage": "compound_poisson"}]}, "both count the electrons; keep one"),
+        ({"camera": [{"stage": "conversion"}, {"stage": "counting"}]}, "both count the electrons; keep one"),
+        ({"camera": [{"stage": "xray"}], "scan": [{"stage": "hum"}]}, "a chain with a camera has no scan stages"),
+        ({"camera": [{"stage": "xray"}], "detector": [{"stage": "hits"}]}, "a chain with a camera has no detector"),
+        ({"artefact": [{"stage": "jpeg"}, {"stage": "smooth"}]}, "'smooth' acts before 'jpeg'; move it up"),
+        ({"detector": [{"stage": "hits", "probability": 1.5}]}, "1.5 is outside 0 to 1"),
     ],
 )
 def test_mistakes_say_the_way_out(parts: dict[str, object], message: str) -> None:

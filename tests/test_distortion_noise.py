@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.special import ndtri
 
-from emsynth.distortion._kernels import noise
+from emsynth.distortion._kernels import noise, quantile_fit
 from emsynth.distortion.stage import autoregressive, normals, purpose_key, uniforms
 
 COMPILED = not numba.config.DISABLE_JIT
@@ -101,6 +101,18 @@ def test_poisson_mean_and_variance(mean: float) -> None:
     drawn = poisson(mean, 1_000_000 if COMPILED else 3_000).astype(np.float64)
     assert abs(drawn.mean() - mean) < 5 * np.sqrt(mean / drawn.size)
     assert abs(drawn.var() - mean) < 5 * np.sqrt((mean + 2 * mean**2) / drawn.size)
+
+
+def test_the_polynomials_are_those_of_the_fit() -> None:
+    """The constants of the kernels come out of `quantile_fit` again, to what float32 can hold of a fit."""
+    found = quantile_fit.fitted()
+    for law, held in (("poisson", (noise._PA, noise._PB, noise._PC)), ("gamma", (noise._GA, noise._GB, noise._GC))):
+        parts, error = found[law]
+        assert error < 1e-4
+        s = np.linspace(-1, 1.5, 26)
+        for part, ours in zip(parts, held, strict=False):
+            wanted = np.polynomial.Polynomial(part)(s)
+            np.testing.assert_allclose(np.polynomial.Polynomial(np.array(ours, float))(s), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("mean", [4.0, 6.0, 20.0, 50.0, 1e4])
