@@ -118,7 +118,8 @@ def test_identity_pair() -> None:
 def full_chain() -> Chain:
     half = {"probability": 0.5}
     scan = (RowJitter(**half), Hum(**half), Drift(**half), FlyBack(**half))
-    return Chain(scan=scan, detector=(Poisson(), Streak(**half), ReadNoise(**half), Gain(), Quantise(**half)))
+    detector = (Poisson(), Streak(**half), ReadNoise(**half), Gain(), Quantise(**half))
+    return Chain(undistorted=0.03, scan=scan, detector=detector)
 
 
 def test_drawing_a_drawn_chain_changes_nothing() -> None:
@@ -175,7 +176,8 @@ def test_detector_output_units_are_shared() -> None:
     peak = (made.truth.max() - made.black_level) / made.gain
     brightest = made.gain * (peak + 4 * np.sqrt(peak + 2))
     assert made.black_level == pytest.approx(0.2 * brightest, rel=1e-5)
-    assert made.step == pytest.approx(8 * brightest / 4095, rel=1e-5)
+    # Full scale begins above the black level.
+    assert made.step == pytest.approx(8.2 * brightest / 4095, rel=1e-5)
     np.testing.assert_allclose(made.distorted / made.step, np.round(made.distorted / made.step), atol=1e-3)
 
 
@@ -191,6 +193,7 @@ def test_detector_output_units_are_shared() -> None:
         ({"camera": [{"stage": "xray"}], "scan": [{"stage": "hum"}]}, "a chain with a camera has no scan stages"),
         ({"camera": [{"stage": "xray"}], "detector": [{"stage": "hits"}]}, "a chain with a camera has no detector"),
         ({"artefact": [{"stage": "jpeg"}, {"stage": "smooth"}]}, "'smooth' acts before 'jpeg'; move it up"),
+        ({"detector": [{"stage": "pulse_spread"}]}, "put 'poisson' before it"),
         ({"detector": [{"stage": "hits", "probability": 1.5}]}, "1.5 is outside 0 to 1"),
     ],
 )

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from emsynth.distortion import Window, prefilter
+from emsynth.distortion import Grid, Window, prefilter
 from emsynth.errors import FieldError
 
 COMPILED = not numba.config.DISABLE_JIT
@@ -192,3 +192,28 @@ def test_bytes_do_not_depend_on_how_positions_are_laid_out() -> None:
     whole = window.gather(coefficients, 0.1, True, at)
     rows = [window.gather(coefficients, 0.1, True, at[:, n : n + 1]) for n in range(64)]
     np.testing.assert_array_equal(np.concatenate(rows), whole)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rotation": float("nan")}, {"origin": (float("nan"), 0.0)}, {"origin": (1e20, 0.0)}, {"pixel": 1e30},
+        {"warp": np.full((2, 5, 5), np.nan)}, {"warp": np.full((2, 5, 5), 1e30)},
+    ],
+)  # fmt: skip
+def test_a_window_that_is_no_place_is_refused(wrong: dict[str, object]) -> None:
+    """Before the kernel reads memory that is not the field's."""
+    window = Window(**({"shape": (8, 8), "pixel": 0.1, "origin": (1.0, 1.0)} | wrong))  # type: ignore[arg-type]
+    coefficients = prefilter(np.ones((12, 12)), True)
+    with pytest.raises(FieldError):
+        window.gather(coefficients, 0.1, True, Grid((8, 8), np.eye(2, 3)))
+
+
+def test_offsets_must_go_with_their_grid() -> None:
+    """A smaller array would be read beyond its end."""
+    window, coefficients = Window((8, 8), 0.1, origin=(1.0, 1.0)), prefilter(np.ones((12, 12)), True)
+    with pytest.raises(FieldError, match="do not go with"):
+        window.gather(coefficients, 0.1, True, Grid((8, 8), np.eye(2, 3), np.zeros((2, 4, 8), np.float32)))
+    for sampling in (0.0, float("nan")):
+        with pytest.raises((FieldError, ZeroDivisionError)), np.errstate(all="ignore"):
+            window.gather(coefficients, sampling, True, Grid((8, 8), np.eye(2, 3)))

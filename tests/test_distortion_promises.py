@@ -26,6 +26,7 @@ from emsynth.distortion import (
     PulseSpread,
     Quantise,
     ReadNoise,
+    Readout,
     Resample,
     RowDropout,
     RowGain,
@@ -147,6 +148,49 @@ def test_the_noise_free_image_is_the_field_at_the_recorded_positions() -> None:
         made = Chain.model_validate(FIXED | {"scan": scan, "truth_geometry": geometry}).run(look, SHAPE, 5, 2)
         seen = WINDOW.gather(TILE, 0.3, True, made.probe_positions()) * np.float32(made.scale)
         np.testing.assert_allclose(made.distorted, seen, rtol=1e-6)
+
+
+def test_a_crop_keeps_its_place_in_the_scan() -> None:
+    """What a user cuts out was scanned with all the rest: the same displacement, in px of the enlarged image."""
+    scan = (Drift(distance=3.0, direction=40.0, bend=1.0, bend_direction=200.0),
+            FlyBack(amplitude=9.0, amplitude_frame=5.0, settling=3e-4),
+            Hum(amplitude=0.5, lines=2, mains=50.0, mechanical=0.0, line_start="mains"))  # fmt: skip
+    fixed = FIXED | {"scan": scan, "truth_geometry": "ideal"}
+    whole = Chain.model_validate(fixed).run(look, SHAPE, 5, 0)
+    cut = Resample(share=0.5, interpolation="bilinear")
+    chain = Chain.model_validate(fixed | {"artefact": (cut,)})
+    top, left, rows, cols = chain.region(SHAPE, 5, 0)
+    part = chain.positions(SHAPE, 5, 0).displacement
+    np.testing.assert_allclose(part, whole.displacement[:, top : top + rows, left : left + cols], atol=2e-3)
+
+
+def test_beam_noise_of_a_crop_is_that_of_the_scan() -> None:
+    """The current at a pixel does not depend on what is cut off."""
+    beam, side = BeamNoise(sigma=0.05, fastest=2e-4), 24
+
+    def factors(clock: ScanClock) -> np.ndarray:
+        state = Readout(clock, 20.0, 100.0, 1.0, np.zeros(clock.shape, np.uint8))
+        return beam.apply(np.ones(clock.shape, np.float32), state, 3)
+
+    whole = factors(ScanClock(side, side, 1e-5, 2e-4))
+    part = factors(ScanClock(8, 10, 1e-5, 2e-4, (5, 7), (side, side)))
+    np.testing.assert_allclose(part / part.mean(), whole[5:13, 7:17] / whole[5:13, 7:17].mean(), rtol=1e-5)
+
+
+def test_any_gather_will_do() -> None:
+    """Fortran order and double precision give the same bytes; another shape is refused."""
+    chain = EVERYTHING.draw(Streams(5, 4), "distort")
+    other = chain.run(lambda grid: np.asfortranarray(look(grid).astype(np.float64)), SHAPE, 5, 4)
+    assert content(other) == content(chain.run(look, SHAPE, 5, 4))
+    with pytest.raises(ValueError, match="was asked for"):
+        chain.run(lambda grid: look(grid)[1:], SHAPE, 5, 4)
+
+
+def test_no_expected_count_is_negative() -> None:
+    """Where a gather rings below 0, the truth is 0."""
+    chain = Chain.model_validate(FIXED)
+    made = chain.run(lambda grid: np.where(np.indices(grid.shape)[1] % 2, 1.0, -0.1).astype(np.float32), SHAPE, 0, 0)
+    assert made.truth.min() == 0
 
 
 def test_a_ramp_integrates_along_its_displaced_path() -> None:

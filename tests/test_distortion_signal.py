@@ -8,6 +8,7 @@ from scipy.signal import lfilter
 from emsynth.distortion import (
     AcCoupling,
     BeamNoise,
+    BlackLevel,
     Chain,
     CompoundPoisson,
     Detection,
@@ -23,8 +24,10 @@ from emsynth.distortion import (
     Readout,
     RowDropout,
     RowGain,
+    Saturation,
     ScanClock,
     Streak,
+    TubeSaturation,
 )
 from emsynth.distortion._kernels import signal
 from emsynth.distortion.counting import occurrences
@@ -172,8 +175,8 @@ def test_hits_before_the_streak_have_tails() -> None:
 def test_ac_coupling_is_the_recursive_high_pass() -> None:
     """Of one row it is y = x - s(LP(x) - mean), the low pass being SciPy's filter started at the mean."""
     image = np.random.default_rng(0).random((1, 200)) + 3
-    coupling = AcCoupling(time=3e-4, share=0.6)
-    keep = np.exp(-1e-5 / 3e-4)
+    coupling = AcCoupling(time=0.1, share=0.6)
+    keep = np.exp(-1e-5 / (0.1 * (200 * 1e-5 + 1e-3)))
     slow, _ = lfilter([1 - keep], [1, -keep], image[0], zi=[keep * image.mean()])
     np.testing.assert_allclose(run(image, coupling)[0], image[0] - 0.6 * (slow - image.mean()), rtol=1e-5)
 
@@ -182,10 +185,10 @@ def test_ac_coupling_undershoots_after_a_bright_feature_and_keeps_a_flat_field()
     """Vacuum behind a bright band is darker than before it; a flat field stays flat."""
     image = np.ones((4, 120))
     image[:, 40:60] = 50
-    seen = run(image, AcCoupling(time=1e-4, share=0.5), fly_back=1e-2)
+    seen = run(image, AcCoupling(time=0.01, share=0.5), fly_back=1e-2)
     assert seen[1, 62] < seen[1, 35] - 1
     flat = np.full((5, 30), 7.0)
-    np.testing.assert_allclose(run(flat, AcCoupling(time=1e-3, share=0.8)), flat, rtol=1e-5)
+    np.testing.assert_allclose(run(flat, AcCoupling(time=0.8, share=0.8)), flat, rtol=1e-5)
 
 
 def test_relaxation_runs_on_over_many_rows() -> None:
@@ -303,3 +306,52 @@ def test_each_defect_is_counted_alike_on_another_frame() -> None:
         np.mean([occurrences(purpose_key(0, n, "x"), 0, 4 * scale) for n in range(RUNS)]) for scale in (1, 4)
     )
     assert large / small == pytest.approx(4, rel=5 * np.sqrt(2 / (4 * RUNS)))
+
+
+def test_the_tube_saturates_before_the_noise_of_the_amplifier() -> None:
+    """It bends the electrons, whatever the gain; read noise on top is not compressed."""
+    image = np.linspace(0, 300, 1000, dtype=np.float32).reshape(1, -1)
+    state = Readout(ScanClock(1, 1000, 1e-5, 1e-3), 20.0, 400.0, 4.0, np.zeros((1, 1000), np.uint8))
+    seen = TubeSaturation(level=1.0, softness=0.5).apply(image.copy(), state, 0)
+    assert seen.max() <= 100
+    np.testing.assert_array_equal(seen[image <= 50], image[image <= 50])
+    np.testing.assert_array_equal(state.mask == MaskBit.SATURATED, image >= 100)
+    flat = np.full((SIDE, SIDE), 1000.0)
+    noisy = run(flat, TubeSaturation(level=1.0, softness=0.5), ReadNoise(sigma=2.0))
+    assert noisy.std() == pytest.approx(2, rel=5 / np.sqrt(2 * SIDE**2))
+
+
+def test_a_pedestal_leaves_the_range_to_the_signal() -> None:
+    """With dark signal or black level, full scale and saturation begin above it: a flat field does not clip."""
+    for stages in ((BlackLevel(level=0.3),), (BlackLevel(level=-0.2),), ()):
+        limits = (Saturation(level=1.0, softness=0.0), Quantise(levels=4096, full_scale=1.0))
+        parts = {"detector": (Poisson(), *stages, *limits)}
+        chain = Chain.model_validate(parts | {"expected_counts": 50.0, "dwell": 1e-6, "fly_back": 1e-4})
+        made = chain.run(lambda grid: np.ones(grid.shape, np.float32), (SIDE, SIDE), 0, 0)
+        # The brightest signal is four deviations above the mean.
+        assert (made.mask > 0).mean() < 1e-3 or made.black_level < 0
+        assert made.distorted.mean() == pytest.approx(made.truth.mean(), rel=0.02)
+
+
+def test_a_streak_of_next_to_no_decay_is_none() -> None:
+    """No decay, however short, stops a render."""
+    for decay in (1e-300, 1e-3, 8.0):
+        for shape in ("exponential", "lorentzian"):
+            streak = Streak(shape=shape, decay=decay, fraction=1.0, beam="on")
+            assert np.isfinite(streak.centroid())
+            assert np.isfinite(run(np.ones((4, 9)), streak)).all()
+
+
+def test_a_fraction_of_an_electron_has_no_pulse_height() -> None:
+    """What was never counted keeps its value; a spread too small for float32 changes nothing."""
+    image = np.array([[0.1, 0.5, 0.99]])
+    np.testing.assert_allclose(run(image, PulseSpread(sigma=0.7)), image)
+    counts = np.full((4, 4), 1000.0)
+    np.testing.assert_array_equal(run(counts, PulseSpread(sigma=1e-15)), counts)
+
+
+def test_beam_noise_of_endless_fly_backs_stays_small() -> None:
+    """Knots are a few per pixel, however long the frame takes."""
+    clock = ScanClock(64, 64, 2e-7, 1.0)
+    knots, _ = BeamNoise(sigma=0.1, fastest=1e-7).series(clock, 0)
+    assert len(knots) < 5 * 64 * 64

@@ -14,7 +14,7 @@ from emsynth.distortion.camera_defects import DeadPixels, HotPixels, Seams, XRay
 from emsynth.distortion.chain import Chain, Distorted
 from emsynth.distortion.counting import BeamNoise, CompoundPoisson, Hits, Poisson, PulseSpread
 from emsynth.distortion.detector import DetectorStage
-from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation
+from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation, TubeSaturation
 from emsynth.distortion.geometry import MARGIN, Grid, Window, prefilter
 from emsynth.distortion.overlay import Border, Overlay
 from emsynth.distortion.positions import Positions
@@ -99,6 +99,7 @@ __all__ = [
     "Seams",
     "Smooth",
     "Streak",
+    "TubeSaturation",
     "Window",
     "XRay",
     "affine_split",

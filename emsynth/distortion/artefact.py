@@ -29,7 +29,6 @@ class Smooth(Artefact):
     """
 
     stage: Literal["smooth"] = "smooth"
-    probability: Quantity = quantity(0.1, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     filter: Annotated[Literal["gaussian", "median"] | AnyChoice, Field(description="Kind of smoothing")] = Choice(
         values=("gaussian", "median")
     )
@@ -54,7 +53,6 @@ class Contrast(Artefact):
     """
 
     stage: Literal["contrast"] = "contrast"
-    probability: Quantity = quantity(0.2, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     low: Quantity = quantity(Uniform(low=0, high=2), unit="%", low=0, high=49, about="Percentile that becomes 0")
     high: Quantity = quantity(Uniform(low=98, high=100), unit="%", low=51, high=100, about="Percentile that becomes 1")
 
@@ -82,7 +80,6 @@ class Gamma(Artefact):
     """
 
     stage: Literal["gamma"] = "gamma"
-    probability: Quantity = quantity(0.1, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     gamma: Quantity = quantity(Uniform(low=0.4, high=2.5), unit="1", low=0.1, high=10, about="Exponent γ")
 
     def retouch(self, pair: Pair, key: int) -> None:
@@ -105,7 +102,6 @@ class EightBit(Artefact):
     """
 
     stage: Literal["eight_bit"] = "eight_bit"
-    probability: Quantity = quantity(0.3, unit="1", low=0, high=1, about="Share of the samples that have this stage")
 
     def retouch(self, pair: Pair, key: int) -> None:
         """Rescale both images and round the distorted one."""
@@ -129,7 +125,6 @@ class Jpeg(Artefact):
     """
 
     stage: Literal["jpeg"] = "jpeg"
-    probability: Quantity = quantity(0.05, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     quality: Quantity = quantity(
         Uniform(low=30, high=95), unit="1", low=1, high=100, about="Quality on the scale of libjpeg, rounded"
     )
@@ -156,7 +151,6 @@ class ExtraNoise(Artefact):
     """
 
     stage: Literal["extra_noise"] = "extra_noise"
-    probability: Quantity = quantity(0.1, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     sigma: Quantity = quantity(
         Uniform(low=0.05, high=2), unit="1", low=0, high=100, about="Deviation, as a share of that of the truth"
     )
@@ -182,10 +176,14 @@ def _range(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _bend(image: NDArray[np.float32], low: float, span: float, gamma: float) -> NDArray[np.float32]:
-    """Gamma-correct `image`, leaving `low` and `low + span` where they are."""
+    """Gamma-correct `image`: `low` and `low + span` stay; odd about `low`, and along the tangent beyond the span."""
     x = (image - np.float32(low)) * np.float32(1 / span)
-    y: NDArray[np.float32] = np.copysign(np.abs(x) ** np.float32(gamma), x)
-    return y * np.float32(span) + np.float32(low)
+    size = np.abs(x)
+    y: NDArray[np.float32] = np.minimum(size, 1) ** np.float32(gamma) + np.float32(gamma) * np.maximum(size - 1, 0)
+    y = np.copysign(y, x)
+    y *= np.float32(span)
+    y += np.float32(low)
+    return y
 
 
 def _median(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -222,6 +220,6 @@ def _through_jpeg(coded: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 # A new artefact is one class and one entry here, at its place in the order of events.
 ArtefactStage = Annotated[
-    Resample | Smooth | Contrast | Gamma | EightBit | Jpeg | ExtraNoise | Border | Overlay,
+    Resample | ExtraNoise | Smooth | Contrast | Gamma | EightBit | Jpeg | Border | Overlay,
     Field(discriminator="stage"),
 ]

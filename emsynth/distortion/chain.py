@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -111,7 +111,7 @@ class Chain(Drawable):
         Field(description="What the truth shares of the scan displacement: its affine part, all that is slow, nothing"),
     ] = "affine"
     undistorted: Quantity = quantity(
-        0.03, unit="1", low=0, high=1, about="Share of the samples that are identity pairs"
+        0.0, unit="1", low=0, high=1, about="Share of the samples that are identity pairs"
     )
     scan: tuple[ScanStage, ...] = ()
     detector: tuple[DetectorStage, ...] = ()
@@ -129,6 +129,8 @@ class Chain(Drawable):
                 if order.index(after) < order.index(before):
                     raise ValueError(f"{part}: '{after}' acts before '{before}'; move it up, the order is "
                                      f"{', '.join(order)}")
+            if "pulse_spread" in listed and not {"poisson", "compound_poisson"} & set(listed):
+                raise ValueError(f"{part}: 'pulse_spread' spreads pulses of counted electrons; put 'poisson' before it")
             for both in _COUNTING:
                 if both <= set(listed):
                     first, second = sorted(both)
@@ -162,15 +164,20 @@ class Chain(Drawable):
         own = (name for name in self.varying if name not in _PARTS)
         return {name: getattr(self, name).sample(streams, start + name) for name in own}
 
-    def clock(self, shape: tuple[int, int]) -> ScanClock:
-        """Clock of a scan of `shape` (rows, cols), as the scan stages leave it."""
-        clock = ScanClock(shape[0], shape[1], number(self.dwell), number(self.fly_back))
+    def clock(
+        self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0), whole: tuple[int, int] | None = None
+    ) -> ScanClock:  # fmt: skip
+        """Clock of a scan of `shape` (rows, cols), as the scan stages leave it; or of a part of a larger one."""
+        clock = ScanClock(*shape, number(self.dwell), number(self.fly_back), corner, whole)
         for stage in self.scan:
             clock = stage.pace(clock)
         return clock
 
     def region(self, shape: tuple[int, int], seed: int, index: int) -> tuple[int, int, int, int]:
-        """Part of a window of `shape` that is scanned, because the user cuts the rest off: row, col, rows, cols."""
+        """Part of a window of `shape` that is rendered, because the user cuts the rest off: row, col, rows, cols.
+
+        The microscope scanned all of it: the part keeps its place in the scan's time.
+        """
         for stage in self.artefact:
             if isinstance(stage, Resample):
                 return stage.region(shape, purpose_key(seed, index, stage.stage))
@@ -182,14 +189,18 @@ class Chain(Drawable):
         The split follows `truth_geometry`. A streak moves content towards larger col by its centroid m; the truth
         looks m px to the left, so that its content moves along.
         """
-        return self._positions(shape, seed, index)[0]
+        return self._positions(self._part(shape, seed, index), seed, index)[0]
+
+    def _part(self, shape: tuple[int, int], seed: int, index: int) -> ScanClock:
+        top, left, rows, cols = self.region(shape, seed, index)
+        return self.clock((rows, cols), (top, left), shape)
 
     def _positions(
-        self, shape: tuple[int, int], seed: int, index: int
+        self, clock: ScanClock, seed: int, index: int
     ) -> tuple[Positions, NDArray[np.float32] | None]:  # fmt: skip
         # Also the displacement once more, as float32, None where there is none.
-        top, left, rows, cols = self.region(shape, seed, index)
-        clock, frame = self.clock((rows, cols)), np.array([[1.0, 0.0, top], [0.0, 1.0, left]])
+        (rows, cols), (top, left) = clock.shape, clock.corner
+        frame = np.array([[1.0, 0.0, top], [0.0, 1.0, left]])
         affine = np.zeros((2, 3))
         keyed = [(stage, purpose_key(seed, index, stage.stage)) for stage in self._ordered_scan()]
         moves = [stage.move(clock, key) for stage, key in keyed]
@@ -241,19 +252,20 @@ class Chain(Drawable):
         """
         for undrawn in self.distributions():
             raise TypeError(f"{undrawn!r} has not been drawn: call .draw(streams) on the chain first")
-        where, moved = self._positions(shape, seed, index)
-        truth = gather(where.truth_grid())
+        clock = self._part(shape, seed, index)
+        where, moved = self._positions(clock, seed, index)
+        truth = _seen(gather, where.truth_grid())
         scale = _scale(truth, number(self.expected_counts))
         truth *= np.float32(scale)
         image = self._exposed(gather, where, moved, truth, np.float32(scale))
         _rooms.held = moved
         stages: tuple[Detection, ...] = (*self.detector, *self.camera)
-        readout, dark = self._readout(truth, where.shape, stages), np.zeros((1, 1), dtype=np.float32)
+        readout, dark = self._readout(truth, clock, stages), np.zeros((1, 1), dtype=np.float32)
         for stage in stages:
             key, margin = purpose_key(seed, index, stage.stage), stage.margin()
             truth, dark = stage.expect(truth, readout), stage.expect(dark, readout)
             if margin:
-                wide = gather(where.probe_grid(margin)) * np.float32(scale)
+                wide = _seen(gather, where.probe_grid(margin)) * np.float32(scale)
                 inner = np.s_[margin:-margin, margin:-margin]
                 image = np.ascontiguousarray(stage.apply(wide, readout, key)[inner])
             else:
@@ -278,12 +290,12 @@ class Chain(Drawable):
         grid = where.truth_grid()
         offsets = _sum_of(grid.offsets, moved)
         if path == _STILL:
-            seen = gather(Grid(grid.shape, grid.affine, offsets))
+            seen = _seen(gather, Grid(grid.shape, grid.affine, offsets))
             seen *= scale
             return seen
         total = np.zeros_like(truth)
         for along, share in path:
-            total += gather(_ahead(grid, offsets, along)) * (scale * np.float32(share))
+            total += _seen(gather, _ahead(grid, offsets, along)) * (scale * np.float32(share))
         return total
 
     def _retouch(self, pair: Pair, where: Positions, shape: tuple[int, int], seed: int, index: int) -> Positions:
@@ -298,18 +310,29 @@ class Chain(Drawable):
         return where
 
     def _readout(
-        self, expected: NDArray[np.float32], shape: tuple[int, int], stages: tuple[Detection, ...]
+        self, expected: NDArray[np.float32], clock: ScanClock, stages: tuple[Detection, ...]
     ) -> Readout:  # fmt: skip
-        gain, peak = 1.0, float(expected.max())
+        gain, peak, dark = 1.0, float(expected.max()), np.zeros((1, 1), dtype=np.float32)
         for stage in stages:
             gain *= stage.amplification()
-        return Readout(
-            clock=self.clock(shape),
+        readout = Readout(
+            clock=clock,
             counts=number(self.expected_counts),
             brightest=gain * (peak + _DEVIATIONS * math.sqrt(sum(stage.variance(peak) for stage in stages))),
             gain=gain,
-            mask=np.zeros(shape, dtype=np.uint8),
+            mask=np.zeros(clock.shape, dtype=np.uint8),
         )
+        for stage in stages:
+            dark = stage.expect(dark, readout)
+        return replace(readout, pedestal=max(0.0, float(dark[0, 0])))
+
+
+def _seen(gather: Gather, grid: Grid) -> NDArray[np.float32]:
+    # What a gather shows, as the kernels need it; where a spline rings below 0, nothing is expected.
+    seen = np.ascontiguousarray(gather(grid), dtype=np.float32)
+    if seen.shape != grid.shape:
+        raise ValueError(f"the gather returned {seen.shape} where {grid.shape} was asked for")
+    return np.maximum(seen, 0, out=seen if seen.flags.writeable else None)
 
 
 def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from emsynth.distortion.counting import BeamNoise, CompoundPoisson, Hits, Poisson, PulseSpread
-from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation
+from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation, TubeSaturation
 from emsynth.distortion.trace import (
     AcCoupling,
     LineNoise,
@@ -26,6 +26,7 @@ DetectorStage = Annotated[
     | PulseSpread
     | Hits
     | Streak
+    | TubeSaturation
     | AcCoupling
     | LineNoise
     | PickUp

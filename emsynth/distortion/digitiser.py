@@ -68,6 +68,30 @@ class BlackLevel(Detection):
         return truth + np.float32(number(self.level) * readout.brightest)
 
 
+class TubeSaturation(Detection):
+    """The photomultiplier gives less for more light: as `saturation`, but of the signal itself, before the amplifier.
+
+    Noise of rows, pick-up and read noise come after it and are not compressed. Levels are multiples of the brightest
+    signal, in electrons; range ours. Not in the truth; pixels whose signal was at least the level are flagged
+    SATURATED.
+    """
+
+    stage: Literal["tube_saturation"] = "tube_saturation"
+    level: Quantity = quantity(
+        LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4, about="Level, as a multiple of the brightest signal"
+    )
+    softness: Quantity = quantity(
+        Uniform(low=0.2, high=1), unit="1", low=0, high=1, about="Share s of the range in which the signal bends"
+    )
+
+    def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
+        """Bend `image (R, C)`."""
+        level = number(self.level) * readout.brightest / readout.gain
+        knee = level * (1 - number(self.softness))
+        signal.saturate(image, level, knee, readout.mask, int(MaskBit.SATURATED))
+        return image
+
+
 class Saturation(Detection):
     """Amplifier or tube saturates softly at L: y = L - (L - k) exp(-(x - k)/(L - k)) above the knee k = (1 - s)·L.
 
@@ -86,16 +110,17 @@ class Saturation(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Bend `image (R, C)`."""
-        level = number(self.level) * readout.brightest
-        knee = level * (1 - number(self.softness))
-        signal.saturate(image, level, knee, readout.mask, int(MaskBit.SATURATED))
+        bright = number(self.level) * readout.brightest
+        level = readout.pedestal + bright
+        signal.saturate(image, level, level - bright * number(self.softness), readout.mask, int(MaskBit.SATURATED))
         return image
 
 
 class Quantise(Detection):
     """Analogue-to-digital conversion: multiples of q from 0 to full scale (ours; 64 levels occur in published data).
 
-    q = full_scale · brightest / (levels - 1). Not in the truth; pixels beyond either end are flagged CLIPPED.
+    q = (full_scale · brightest + pedestal) / (levels - 1). Not in the truth; pixels beyond either end are flagged
+    CLIPPED.
     """
 
     stage: Literal["quantise"] = "quantise"
@@ -109,7 +134,7 @@ class Quantise(Detection):
 
     def step(self, readout: Readout) -> float:
         """Quantisation step q, ADU."""
-        return number(self.full_scale) * readout.brightest / (int(number(self.levels)) - 1)
+        return (number(self.full_scale) * readout.brightest + readout.pedestal) / (int(number(self.levels)) - 1)
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Round and clip `image (R, C)`."""

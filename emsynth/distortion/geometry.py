@@ -15,6 +15,7 @@ from emsynth.distortion._kernels import spline
 from emsynth.errors import FieldError
 
 MARGIN = spline.MARGIN
+_FARTHEST = 2.0**31  # px; float64 keeps 2e-7 px there, and the kernel's index its sign
 _NO_MAPS = np.zeros((0, 0, 4), np.float32)
 _MOST_COEFFICIENTS = 2**32 - 1  # the kernel's index has 32 bits
 
@@ -214,6 +215,8 @@ class Window:
     def _gather(self, coefficients: NDArray[np.float32], sampling: float | Sequence[float], periodic: bool,
                 grid: Grid) -> NDArray[np.float32]:
         offsets = np.empty((2, 0, 0), np.float32) if grid.offsets is None else grid.offsets
+        if grid.offsets is not None and offsets.shape != (2, *grid.shape):
+            raise FieldError(f"offsets of shape {offsets.shape} do not go with a grid of {grid.shape}")
         # One sum that is finite only where every number is.
         if not math.isfinite(float(grid.affine.sum()) + float(np.vdot(offsets, offsets))):
             raise FieldError("a position is not a finite number; look at the scan stages that displace it")
@@ -225,6 +228,7 @@ class Window:
         to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
         plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
         lanes = self._lanes(float(scale[0]), float(scale[1]))
+        self._check_reach(to_field, grid, offsets, lanes)
         outside = spline.gather(
             coefficients, periodic, to_field, lanes, plane, self.shape, grid.affine, offsets, out)
         if outside > 0:
@@ -241,6 +245,16 @@ class Window:
         low, high = self._planes
         if not 0 <= low <= high <= thicknesses - 1:
             raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
+
+    def _check_reach(self, to_field: NDArray[np.float64], grid: Grid, offsets: NDArray[np.float32],
+                     lanes: NDArray[np.float32]) -> None:
+        # The kernel does not look where it reads: refuse what would take it to another end of the memory.
+        corners = np.abs(grid.affine) @ np.array([grid.shape[0], grid.shape[1], 1.0])
+        far = float(corners.sum()) + (float(np.abs(offsets).max()) if offsets.size else 0.0)
+        reach = float(np.abs(to_field).sum()) * max(far, 1.0) + (float(np.abs(lanes).max()) if lanes.size else 0.0)
+        if not reach < _FARTHEST:
+            raise FieldError(f"a window that reaches {reach:.3g} px of the field is not a place on a specimen; look at "
+                             "its origin, pixel, rotation and warp, and at the field's sampling")
 
     @cached_property
     def _planes(self) -> tuple[float, float]:

@@ -40,7 +40,6 @@ class Border(Artefact):
     """
 
     stage: Literal["border"] = "border"
-    probability: Quantity = quantity(0.05, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     width: Quantity = quantity(
         Uniform(low=0.01, high=0.2), unit="1", low=0, high=0.4,
         about="Largest inset, as a share of the window's side",
@@ -87,7 +86,6 @@ class Overlay(Artefact):
     """
 
     stage: Literal["overlay"] = "overlay"
-    probability: Quantity = quantity(0.1, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     scale_bars: Count = quantity(Choice(values=(0, 1), weights=(0.2, 0.8)), unit="1", low=0, high=1,
                                  about="Number of scale bars")  # fmt: skip
     captions: Count = quantity(Choice(values=(0, 1, 2)), unit="1", low=0, high=10, about="Number of captions")

@@ -27,7 +27,8 @@ class Resample(Artefact):
     In the truth, but by cubic B-splines, so that it has neither the staircase of `nearest` nor the blur of
     `bilinear`. The chain renders only `region`, lets detector and scan act on it, and then calls `enlarge`: this
     stage changes the geometry and therefore has no `retouch`. What lies at p of the crop, say an atom column, lies at
-    (p + 1/2)·R/n - 1/2 afterwards.
+    (p + 1/2)·R/n - 1/2 afterwards. A flag marks every pixel that a flagged one has a part in; the displacement of
+    `nearest` holds its staircase as well.
 
     References
     ----------
@@ -35,7 +36,6 @@ class Resample(Artefact):
     """
 
     stage: Literal["resample"] = "resample"
-    probability: Quantity = quantity(0.25, unit="1", low=0, high=1, about="Share of the samples that have this stage")
     share: Quantity = quantity(
         Uniform(low=64 / 256, high=191 / 256), unit="1", low=0.05, high=1,
         about="Sides of the crop, as a share of those of the window",
@@ -76,12 +76,38 @@ class Resample(Artefact):
             return displacement
         chosen: Interpolation = "nearest" if self.interpolation == "nearest" else "bilinear"
         zoom = np.divide(shape, crop).astype(np.float32)
-        pair.truth = interpolate(pair.truth, shape, "cubic")
+        # A spline rings at sharp features, where nothing should be darker than the darkest.
+        pair.truth = np.maximum(interpolate(pair.truth, shape, "cubic"), pair.truth.min())
         pair.image = interpolate(pair.image, shape, chosen)
-        pair.mask = interpolate(pair.mask, shape, "nearest")
+        pair.mask = _flagged(pair.mask, shape, chosen)
+        if chosen != "nearest":
+            pair.step = 0.0
         if pair.sampling is not None:
             pair.sampling /= math.sqrt(float(zoom[0]) * float(zoom[1]))
-        return enlarged_map(displacement, shape, chosen)
+        moved = enlarged_map(displacement, shape, chosen)
+        return moved + _staircase(crop, shape).astype(moved.dtype) if chosen == "nearest" else moved
+
+
+def _flagged(mask: NDArray[np.uint8], shape: tuple[int, int], method: Interpolation) -> NDArray[np.uint8]:
+    """The flags of every pixel that has a part in an enlarged one."""
+    if method == "nearest":
+        return interpolate(mask, shape, method)
+    flags = np.zeros(shape, np.uint8)
+    for bit in np.unique(np.bitwise_or.reduce(mask, axis=None) & (1 << np.arange(8))):
+        if bit:
+            there = interpolate(((mask & bit) > 0).astype(np.float32), shape, method) > 0
+            flags |= np.where(there, np.uint8(bit), np.uint8(0))
+    return flags
+
+
+def _staircase(crop: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """How far from its place a pixel looks that copies the nearest one, (2, R, C) in px of the larger image."""
+    steps = []
+    for length, wanted in zip(crop, shape, strict=True):
+        place = (np.arange(wanted) + 0.5) * length / wanted - 0.5
+        steps.append(((2 * np.arange(wanted) + 1) * length // (2 * wanted) - place) * wanted / length)
+    down, across = np.broadcast_arrays(steps[0][:, None], steps[1][None, :])
+    return np.stack([down, across]).astype(np.float32)
 
 
 def enlarged_map(

@@ -33,7 +33,7 @@ def waves(clock: ScanClock, frequency: NDArray[np.float64]) -> tuple[NDArray[np.
     cols : (2 L, C) float64
         cos(b) of each line, then sin(b) of each.
     """
-    cycles = frequency[:, None] * clock.row_period * np.arange(clock.rows)
+    cycles = frequency[:, None] * clock.row_times()[:, 0]
     within = 2 * np.pi * frequency[:, None] * clock.col_times()
     return 2 * np.pi * (cycles - np.round(cycles)), np.concatenate([np.cos(within), np.sin(within)])
 
@@ -107,7 +107,7 @@ class Hum(ProbeMotion):
             return clock
         # A row that ends with a period must not wait for another one because of rounding.
         periods = math.ceil(clock.row_period * number(self.mains) - 1e-9)
-        return replace(clock, fly_back=periods / number(self.mains) - clock.cols * clock.dwell)
+        return replace(clock, fly_back=periods / number(self.mains) - (clock.row_period - clock.fly_back))
 
     def move(self, clock: ScanClock, key: int) -> Motion:
         """Displacement of the probe, px."""

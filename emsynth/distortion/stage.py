@@ -22,6 +22,7 @@ class MaskBit(IntFlag):
     DEFECT = 4
     BORDER = 8
     OVERLAY = 16
+    MIRRORED = 32
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,18 @@ class ScanClock:
         Dwell time τ, s.
     fly_back : float
         Time from the end of a row to the start of the next, t_fb, s.
+    corner : (int, int)
+        First row and column, where the image is a part of what was scanned.
+    whole : (int, int) or None
+        Rows and columns of all that was scanned, where the image is a part of it.
     """
 
     rows: int
     cols: int
     dwell: float
     fly_back: float
+    corner: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,20 +58,30 @@ class ScanClock:
     @property
     def row_period(self) -> float:
         """Time from the start of a row to the start of the next, s."""
-        return self.cols * self.dwell + self.fly_back
+        return (self.whole or self.shape)[1] * self.dwell + self.fly_back
 
     @property
     def frame(self) -> float:
         """Time of the whole frame, fly-backs included, s."""
-        return self.rows * self.row_period
+        return (self.whole or self.shape)[0] * self.row_period
+
+    @property
+    def cropped(self) -> bool:
+        """Whether the image is a part of what was scanned."""
+        return self.whole is not None and self.whole != self.shape
+
+    @property
+    def gap(self) -> float:
+        """Time from the last pixel of a row of the image to the first of the next, less a dwell, s."""
+        return self.row_period - self.cols * self.dwell
 
     def row_times(self) -> NDArray[np.float64]:
         """Start of each row, s, (rows, 1)."""
-        return np.arange(self.rows, dtype=np.float64)[:, None] * self.row_period
+        return (self.corner[0] + np.arange(self.rows, dtype=np.float64)[:, None]) * self.row_period
 
     def col_times(self) -> NDArray[np.float64]:
         """Time of each pixel since the start of its row, s, (1, cols)."""
-        return np.arange(self.cols, dtype=np.float64)[None, :] * self.dwell
+        return (self.corner[1] + np.arange(self.cols, dtype=np.float64)[None, :]) * self.dwell
 
     def times(self) -> NDArray[np.float64]:
         """Time of each pixel, s, (rows, cols)."""
@@ -88,6 +105,9 @@ class Readout:
         ADU per electron; 1 where the chain has no gain.
     mask : (R, C) uint8
         Bits of `MaskBit`; a stage sets its own in place.
+    pedestal : float
+        What is expected where nothing is detected (dark signal and black level, where above 0), ADU: levels of
+        saturation and full scale count from there, or the pedestal would take its share of the range.
     """
 
     clock: ScanClock
@@ -95,6 +115,7 @@ class Readout:
     brightest: float
     gain: float
     mask: NDArray[np.uint8]
+    pedestal: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +187,7 @@ class Motion:
 
 def purpose_key(seed: int, index: int, stage: str) -> int:
     """Philox key (64 bits) of one stage of one sample."""
-    return stream_key(seed, index, f"distort.{stage}") & 0xFFFFFFFFFFFFFFFF
+    return stream_key(seed, index, f"stage {stage}") & 0xFFFFFFFFFFFFFFFF
 
 
 def uniforms(key: int, stream: int, shape: tuple[int, ...]) -> NDArray[np.float64]:

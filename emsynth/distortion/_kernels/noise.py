@@ -321,7 +321,8 @@ def compound_poisson(key: np.uint64, stream: np.uint64, dose: float, image: NDAr
 def gamma(key: np.uint64, stream: np.uint64, spread: float, image: NDArray[np.float32]) -> None:
     """Replace counts N in `image (n,)` by Gamma deviates of mean N and variance `spread`² N, in place; 0 stays 0.
 
-    `spread` is at most 0.7, so that the shape N/spread² is at least 2 for every count.
+    `spread` is at most 0.7, so that the shape N/spread² is at least 2 for every count; less than an electron, which is
+    no count, stays as it is.
     """
     words, room, chunk = np.empty(CHUNK, np.uint32), np.empty((4, CHUNK), np.float32), np.empty((2, CHUNK), np.float32)
     scale = F(spread * spread)
@@ -333,7 +334,7 @@ def gamma(key: np.uint64, stream: np.uint64, spread: float, image: NDArray[np.fl
             chunk[0, k] /= scale
         _expand_gamma(chunk[0], room[2], chunk[1])
         for k in range(n):
-            image[start + k] = scale * chunk[1, k] if image[start + k] > F(0.0) else F(0.0)
+            image[start + k] = scale * chunk[1, k] if image[start + k] >= F(1.0) else image[start + k]
 
 
 @njit(cache=True, nogil=True, fastmath=False)

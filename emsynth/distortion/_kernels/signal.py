@@ -219,15 +219,16 @@ def _modulate_row(series: NDArray[np.float32], start: float, step: float, sigma:
 
 @njit(cache=True, nogil=True, fastmath=False)
 def modulate(
-    series: NDArray[np.float32], row_step: float, col_step: float, sigma: float, image: NDArray[np.float32]
-) -> None:
+    series: NDArray[np.float32], start: float, row_step: float, col_step: float, sigma: float,
+    image: NDArray[np.float32],
+) -> None:  # fmt: skip
     """Multiply `image (R, C)` by 1 + sigma · series, divided by its mean over the image, in place.
 
-    `series` is taken at knot r · row_step + c · col_step, linear in between.
+    `series` is taken at knot start + r · row_step + c · col_step, linear in between.
     """
     total = 0.0
     for r in range(image.shape[0]):
-        total += _modulate_row(series, r * row_step, col_step, sigma, image[r])
+        total += _modulate_row(series, start + r * row_step, col_step, sigma, image[r])
     scale = F(image.size / total)
     for r in range(image.shape[0]):
         for c in range(image.shape[1]):
