@@ -17,6 +17,7 @@ from emsynth.errors import FieldError, StoreError, StoreExistsError
 SMALLEST = 4  # px on a side: the cubic spline's own width
 READABLE = (".npy", ".npz", ".png", ".tif", ".tiff")
 WRITABLE = (".npz", ".tif", ".tiff", ".png")
+_PNG_KINDS = {"1": "two-level picture", "P": "palette picture"}
 
 
 def check_image(image: Any, place: str = "image") -> NDArray[Any]:
@@ -39,6 +40,9 @@ def check_image(image: Any, place: str = "image") -> NDArray[Any]:
     FieldError
         The image is anything else.
     """
+    if isinstance(image, str | os.PathLike):
+        raise FieldError(f"{place}: {os.fspath(image)!r}: that is a path; read it first, e.g. "
+                         "emsynth.imagery.read_image(path)")
     if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
         masked = int(np.ma.getmaskarray(image).sum())
         raise FieldError(f"{place}: {masked} pixels are masked; fill them first, e.g. image.filled(0)")
@@ -69,7 +73,9 @@ def _check_shape(shape: tuple[int, ...], place: str) -> None:
     shown = " × ".join(map(str, shape)) or "no axes"
     if len(shape) != 2:
         way = "give a 2-D array, rows by columns"
-        if len(shape) == 3 and shape[-1] in (3, 4):
+        if len(shape) == 3 and shape[-1] == 1:
+            way = "one channel, on an axis of its own; give image[..., 0]"
+        elif len(shape) == 3 and shape[-1] in (3, 4):
             way = "a colour image; make it grey first, e.g. image[..., :3].mean(axis=-1)"
         elif len(shape) > 2:
             way = "a stack; give one image of it, e.g. image[0]"
@@ -159,7 +165,8 @@ def _read_png(path: Path) -> NDArray[Any]:
     try:
         with Image.open(path, formats=("PNG",)) as held:
             if held.mode not in ("L", "I", "I;16", "I;16B"):
-                raise StoreError(f"{path}: is a {held.mode} picture, not 8 or 16 bit grey; make it grey first, e.g. "
+                kind = _PNG_KINDS.get(held.mode, f"{held.mode} picture")
+                raise StoreError(f"{path}: is a {kind}, not 8 or 16 bit grey; make it grey first, e.g. "
                                  f"with Pillow: Image.open(...).convert('L')")
             return np.asarray(held)
     finally:

@@ -15,8 +15,8 @@ from emsynth.errors import FieldError
 from emsynth.microscope import Microscope
 from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
-from emsynth.reach import fit, reach_of
-from emsynth.recipe import Image, Recipe, largest, smallest
+from emsynth.reach import check_fit
+from emsynth.recipe import Recipe, largest
 from emsynth.simulation import field as field_cache
 from emsynth.simulation import images
 from emsynth.simulation.field import Field
@@ -24,11 +24,12 @@ from emsynth.simulation.images import OwnImages
 from emsynth.simulation.plan import Plan, Simulation, picture_shape, plan_for
 from emsynth.specimen import prototype_split
 from emsynth.specimen.base import Specimen
+from emsynth.view import window_of
 
 # What else determines the numbers of a field; another version of one of them means another field.
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
 
-# Samples of an image of which it is known before the build that their windows fit.
+# Samples of an image of which it is known before the build that their windows fit and show something.
 _SAMPLES_SEEN = 16
 
 
@@ -113,10 +114,8 @@ def split_of(prototype: str) -> str:
 def _outline_image(recipe: Recipe, own: OwnImages, field: int) -> Outline:
     read, about = images.read_field(own, field), images.file_digest(own.file_of(field))
     rows, cols = read.image.shape[-2:]
-    for sample in () if read.periodic else range(field, recipe.samples, recipe.fields)[:_SAMPLES_SEEN]:
-        drawn = recipe.draw(sample)
-        reach = reach_of(drawn.image, drawn.distort, recipe.seed, sample)
-        fit(drawn.image, smallest(recipe.image.pixel_size), read, reach, sample)
+    for sample in range(field, recipe.samples, recipe.fields)[:_SAMPLES_SEEN]:
+        window_of(recipe, recipe.draw(sample), read, sample)
     k = factor_of((rows, cols))
     return Outline(
         field=field, digest=field_cache.content_digest({"image": about, **own.model_dump(exclude={"folder"})}),
@@ -191,22 +190,6 @@ def _digest(specimen: Specimen, microscope: Microscope, recipe: Recipe, streams:
         "platform": fingerprint(),
     }
     return field_cache.content_digest(determines)
-
-
-def largest_pixel(size: int, extent: tuple[float, float], rotation: float = 0.0) -> float:
-    """Largest pixel in Å with which a window of `size` px, turned by `rotation` degrees, stays within a field."""
-    turn = math.radians(rotation)
-    return min(extent) / (size * (abs(math.cos(turn)) + abs(math.sin(turn))))
-
-
-def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: str) -> None:
-    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit the field."""
-    least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
-    if not repeats and least > most * (1 + 1e-9):
-        raise FieldError(
-            f"image.pixel_size: a window of {image.size} px of {least:g} Å is {image.size * least:.1f} Å wide and does "
-            f"not fit into the field of {name}, {extent[0]:.1f} x {extent[1]:.1f} Å; allow a pixel of {most:.3g} Å or "
-            f"less, use a smaller image.size, or a larger box for the specimen")
 
 
 def _most_columns(recipe: Recipe, columns: int, tile: tuple[float, float]) -> int:

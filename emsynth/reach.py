@@ -12,10 +12,12 @@ from emsynth.distortion import Chain, Grid, Window
 from emsynth.draw import number
 from emsynth.errors import FieldError
 from emsynth.maps import strain_map
-from emsynth.recipe import Image
+from emsynth.recipe import Image, smallest
 from emsynth.simulation.field import Field
 
 _ROUNDING = 1e-9  # as a part of a length
+_SMALLEST_SIZE, _SMALLEST_PIXEL = 16, 0.01  # px and Å that a recipe may ask for
+_FINEST = 0.25  # of an image's own pixel: a sample with smaller ones would be a blur
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,15 @@ class Reach:
         How far from these points the exposure of a pixel may extend.
     sway : (2, 2) float64
         Lowest and highest displacement of the strain map along the field's (row, col).
+    truth : Grid
+        Where the truth looks, window px.
     """
 
     shape: tuple[int, int]
     points: NDArray[np.float64]
     around: NDArray[np.float64]
     sway: NDArray[np.float64]
+    truth: Grid
 
     def span(self, rotation: float, flip: bool) -> NDArray[np.float64]:
         """Lowest and highest of the field's (row, col) seen by a window turned by `rotation` degrees, (2, 2) px from
@@ -57,7 +62,7 @@ def reach_of(image: Image, chain: Chain, seed: int, index: int) -> Reach:
     along = max((abs(way) for stage in chain.scan for way, _ in stage.exposure()), default=0.0)
     warp = strain_map(image, Window(shape, 1.0), seed, index)
     sway = np.zeros((2, 2)) if warp is None else np.stack([warp.min(axis=(1, 2)), warp.max(axis=(1, 2))])
-    return Reach(shape, np.concatenate([_outline(truth), _outline(probe)]), along * _step(probe), sway)
+    return Reach(shape, np.concatenate([_outline(truth), _outline(probe)]), along * _step(probe), sway, truth)
 
 
 def _outline(grid: Grid) -> NDArray[np.float64]:
@@ -76,6 +81,22 @@ def _step(grid: Grid) -> NDArray[np.float64]:
     if grid.offsets is not None and grid.shape[1] > 1:
         step += np.abs(np.diff(grid.offsets, axis=2)).max(axis=(1, 2))
     return step
+
+
+def largest_pixel(size: int, extent: tuple[float, float], rotation: float = 0.0) -> float:
+    """Largest pixel in Å with which a window of `size` px, turned by `rotation` degrees, stays within a field."""
+    turn = math.radians(rotation)
+    return min(extent) / (size * (abs(math.cos(turn)) + abs(math.sin(turn))))
+
+
+def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: str) -> None:
+    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit the field."""
+    least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
+    if not repeats and least > most * (1 + 1e-9):
+        raise FieldError(
+            f"image.pixel_size: a window of {image.size} px of {least:g} Å is {image.size * least:.1f} Å wide and does "
+            f"not fit into the field of {name}, {extent[0]:.1f} x {extent[1]:.1f} Å; allow a pixel of {most:.3g} Å or "
+            f"less, use a smaller image.size, or a larger box for the specimen")
 
 
 def room(field: Field) -> NDArray[np.float64]:
@@ -112,7 +133,7 @@ def fit(image: Image, least: float, field: Field, reach: Reach, sample: int) -> 
         rotation = 90.0 * round(rotation / 90.0)
         limit = _largest(reach.span(rotation, flip), extent)
     if limit < least * (1 - _ROUNDING):
-        raise FieldError(_too_small(image.size, least, field, reach.span(rotation, flip), sample))
+        raise FieldError(_too_small(image.size, least, field, reach.span(rotation, flip), sample, limit))
     return min(number(image.pixel_size), max(limit, least)), rotation
 
 
@@ -121,15 +142,26 @@ def _largest(span: NDArray[np.float64], extent: NDArray[np.float64]) -> float:
     return float((extent / (span[1] - span[0])).min())
 
 
-def _too_small(size: int, pixel: float, field: Field, span: NDArray[np.float64], sample: int) -> str:
-    sides = np.array(field.image.shape[-2:])
-    needed = np.ceil((span[1] - span[0]) * pixel / np.array(field.sampling) - 1e-6).astype(int) + 1
-    most = size - math.ceil(float(((needed - sides) * field.sampling).max()) / pixel)
+def _too_small(size: int, pixel: float, field: Field, span: NDArray[np.float64], sample: int, limit: float) -> str:
+    # Only ways out that lead somewhere: there are images that no legal size, pixel or displacement makes large enough.
+    sides, sampling = np.array(field.image.shape[-2:]), np.array(field.sampling)
+    needed = np.ceil((span[1] - span[0]) * pixel / sampling - 1e-6).astype(int) + 1
+    most = size - math.ceil(float(((needed - sides) * sampling).max()) / pixel)
     name = field.provenance["specimen"]["structure"]
-    smaller = f"set image.size to {most} or less, " if most >= 16 else ""
+    ways = [f"set image.size to {most} or less"] if most >= _SMALLEST_SIZE else []
+    if limit >= max(_SMALLEST_PIXEL, _FINEST * float(sampling.max())):
+        ways.append(f"lower image.pixel_size to {_rounded_down(limit)} or less")
+    if np.all((size - 1) * pixel <= room(field)):
+        ways.append("lower the displacement")
+    ways.append(f"give an image of {needed[0]} x {needed[1]} px or more in its place")
     return (f"image.size: {name} is {sides[0]} x {sides[1]} px, and sample {sample}, {size} px of {pixel:g} Å, looks "
-            f"at {needed[0]} x {needed[1]} px of it with its scan displacement; {smaller}lower image.pixel_size or the "
-            f"displacement, or give larger images")
+            f"at {needed[0]} x {needed[1]} px of it with its scan displacement; {', or '.join(ways)}")
+
+
+def _rounded_down(length: float) -> str:
+    # To three digits, and never above, because it is the largest that fits.
+    step = 10.0 ** (math.floor(math.log10(length)) - 2)
+    return f"{math.floor(length / step) * step:.3g}"
 
 
 def origin(image: Image, field: Field, reach: Reach, place: NDArray[np.float64]) -> tuple[float, float]:

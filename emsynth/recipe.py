@@ -16,7 +16,19 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_
 from emsynth import document
 from emsynth.complaints import explain
 from emsynth.distortion import Chain
-from emsynth.draw import Choice, Deal, Distribution, Drawable, Quantity, Streams, Uniform, Word, number, quantity
+from emsynth.draw import (
+    Choice,
+    Deal,
+    Distribution,
+    Drawable,
+    Quantity,
+    Streams,
+    Uniform,
+    Word,
+    extremes,
+    number,
+    quantity,
+)
 from emsynth.errors import FieldError, RecipeError
 from emsynth.microscope import Microscope, choose
 from emsynth.simulation.images import DETECTOR, OwnImages
@@ -155,6 +167,7 @@ class Recipe(Drawable):
         names = wanted.values if isinstance(wanted, Choice | Deal) else (wanted,)
         if isinstance(self.simulate, OwnImages):
             _check_own(self.specimen, self.microscope, names)
+            _check_one_plane(self.image)
             return self
         if self.specimen is None:
             raise ValueError(f"specimen: is empty; give a mapping of keys such as {{kind: crystal, structure: Au}}, "
@@ -274,6 +287,14 @@ def _check_own(specimen: object, microscope: object, detectors: Sequence[str]) -
         if name != DETECTOR:
             raise ValueError(f"image.detector: {name!r} is not a detector of your images, which have one called "
                              f"{DETECTOR!r}; remove the key")
+
+
+def _check_one_plane(image: Image) -> None:
+    """Raise ValueError where the window on a user's image asks for a thickness; 0, as in a drawn recipe, asks none."""
+    for key in ("plane", "thickness_variation"):
+        if extremes(getattr(image, key)) not in ((0.0,), (0.0, 0.0)):
+            raise ValueError(f"image.{key}: is given, and your images have no thickness series, each is one plane; "
+                             f"remove the key")
 
 
 def _missing_images(images: OwnImages, fields: int, read: document.Document) -> list[str]:

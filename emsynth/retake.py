@@ -7,25 +7,30 @@ import json
 import math
 import operator
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator
 
-from emsynth import imagery
+from emsynth import document, imagery
+from emsynth.complaints import explain
 from emsynth.distortion import Chain, Distorted, MaskBit, Positions
 from emsynth.distortion.geometry import Grid
 from emsynth.distortion.resample import interpolate
-from emsynth.draw import Streams
-from emsynth.errors import FieldError, StoreError
+from emsynth.draw import Deal, Drawable, Streams, number
+from emsynth.errors import FieldError, RecipeError, StoreError
 from emsynth.oversampling import oversample, parts
+from emsynth.recipe import Recipe
 
 Edge = Literal["mirror", "crop"]
 
 _PICTURE = ".png"  # shows the distorted image only, so that the rest needs a file beside it
 _BEYOND = 1e-6  # px by which rounding may put a position outside
+WHOLE_BELOW = 2**63  # seed and index, as in a recipe and as a file can hold them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,6 +51,17 @@ class Retake(Distorted):
     seed: int
     index: int
     corner: tuple[int, int]
+
+    @property
+    def told(self) -> str:
+        """What was drawn, on one line: the names of the stages."""
+        names = [stage.stage for part in (self.drawn.scan, self.drawn.detector, self.drawn.camera, self.drawn.artefact)
+                 for stage in part]
+        if number(self.drawn.undistorted) == 1:
+            what = "identity pair (undistorted), nothing was done"
+        else:
+            what = ", ".join(names) or "no stage was drawn, nothing was done"
+        return f"seed {self.seed}, index {self.index}: {what}"
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the result; whole or not at all.
@@ -101,6 +117,57 @@ class Retake(Distorted):
                 "black_level": self.black_level, "step": self.step}
 
 
+class _Instrument(Drawable):
+    """What a recipe says of the instrument, without what it looks at."""
+
+    seed: int = Field(0, ge=0, lt=WHOLE_BELOW, description="same seed, same distortions")
+    distort: Chain
+
+    @field_validator("distort")
+    @classmethod
+    def _not_dealt(cls, chain: Chain) -> Chain:
+        if any(isinstance(found, Deal) for found in chain.distributions()):
+            raise ValueError("dist 'deal' hands out its values field by field, and a chain has no fields; use "
+                             "{dist: choice, values: [...]}")
+        return chain
+
+
+def load_chain(path_or_name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> tuple[Chain, int]:
+    """Read a chain: of a recipe, or of a document that holds nothing else.
+
+    Parameters
+    ----------
+    path_or_name : path or str
+        A recipe, or the name of a shipped one; a file with `distort` alone (and `seed`, if wanted); or a file whose
+        keys are those of a chain, such as ``expected_counts`` and ``scan``.
+    overrides : sequence of str
+        ``"KEY=VALUE"`` with a dotted key; for the keys of a chain with or without ``distort.`` before them.
+
+    Returns
+    -------
+    Chain, int
+        The chain, its distributions not drawn, and the seed; 0 where none is given.
+
+    Raises
+    ------
+    RecipeError
+        With one line per error, ``file:line: path: message``.
+    """
+    read = document.read(document.find(path_or_name))
+    # Of nothing but a mistyped key too: then the chain says which one was meant.
+    bare = bool(read.content) and not read.content.keys() & Recipe.model_fields.keys()
+    if not (bare or {"distort"} <= read.content.keys() <= _Instrument.model_fields.keys()):
+        recipe = Recipe.load(path_or_name, overrides)
+        return recipe.distort, recipe.seed
+    for override in overrides:
+        read.override(override.removeprefix("distort.") if bare else override)
+    try:
+        found = _Instrument.model_validate({"distort": read.content} if bare else read.content)
+    except ValidationError as error:
+        raise RecipeError("\n".join(explain(error, read))) from None
+    return found.distort, found.seed
+
+
 def outputs(path: Path) -> tuple[Path, ...]:
     """The files that `Retake.save` writes for `path`."""
     return (path, path.with_suffix(".npz")) if path.suffix.lower() == _PICTURE else (path,)
@@ -133,12 +200,12 @@ def distort(image: Any, chain: Chain, seed: int = 0, index: int = 0, sampling: f
         What the instrument does, such as ``recipe.distort``; distributions are drawn as sample `index` of a recipe
         with this `seed` would draw them. The drawn expected counts scale the image's mean.
     seed, index : int
-        Key of every random number, not negative: index i alone is index i among others.
+        Key of every random number, at least 0 and below 2**63: index i alone is index i among others.
     sampling : float, optional
         Size of a pixel, Å, for stages that need it.
     edge : {'mirror', 'crop'}
         Where the probe or the truth looks beyond the outermost pixel centres, the mirrored image is shown and the
-        pixel is flagged `MaskBit.BORDER`. With 'crop' the scan is made smaller instead, around the image's middle,
+        pixel is flagged `MaskBit.MIRRORED`. With 'crop' the scan is made smaller instead, around the image's middle,
         until it looks nowhere beyond; shorter scans drift less, so within a pixel or two it is the largest such scan.
     periodic : bool
         The image tiles without end, as a simulated unit cell does: wrap, without flags.
@@ -199,7 +266,7 @@ def _flag_border(mask: NDArray[np.uint8], where: Positions, corner: tuple[int, i
                 outside[rows] |= (along < -_BEYOND) | (along > length - 1 + _BEYOND)
     if outside.shape != mask.shape:
         outside = interpolate(outside, (mask.shape[0], mask.shape[1]), "nearest")
-    mask[outside] |= np.uint8(MaskBit.BORDER)
+    mask[outside] |= np.uint8(MaskBit.MIRRORED)
 
 
 def _crop(drawn: Chain, shape: tuple[int, int], seed: int, index: int) -> tuple[int, int]:
@@ -235,6 +302,8 @@ def _whole(value: Any, name: str) -> int:
         whole = -1
     if whole < 0 or isinstance(value, bool):
         raise FieldError(f"{name}: {value!r} is not a whole number of at least 0")
+    if whole >= WHOLE_BELOW:
+        raise FieldError(f"{name}: {whole} is too large: below 2**63 ({float(WHOLE_BELOW):g})")
     return whole
 
 

@@ -14,7 +14,6 @@ from emsynth.distortion import Distorted, Grid, Window, prefilter
 from emsynth.errors import RecipeError
 from emsynth.oversampling import Oversampled, factor_of, oversample
 from emsynth.passes import Outline, outline, simulate, split_of
-from emsynth.reach import reach_of
 from emsynth.recipe import Recipe
 from emsynth.simulation.field import Field
 
@@ -126,17 +125,15 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     Raises
     ------
     EmsynthError
-        Where the field cannot be simulated, or the window does not fit it.
+        Where the field cannot be simulated, or the window does not fit it or shows nothing of a user's image.
     """
     if not 0 <= index < recipe.samples:
         raise RecipeError(f"sample {index} is outside 0 to {recipe.samples - 1}; the recipe has {recipe.samples} "
                           f"samples")
     clean = simulate(recipe, recipe.field_of(index)) if field is None else field
     drawn = recipe.draw(index)
-    reach = None if clean.periodic else reach_of(drawn.image, drawn.distort, recipe.seed, index)
-    drawn = drawn.model_copy(update={"image": view.fitted(drawn.image, recipe.image, clean, reach, index)})
-    detector = str(drawn.image.detector)
-    window = view.place(drawn.image, clean, recipe.seed, index, reach)
+    image, window = view.window_of(recipe, drawn, clean, index)
+    drawn, detector = drawn.model_copy(update={"image": image}), str(image.detector)
     gather = partial(_seen, clean, detector, window)
     made = drawn.distort.run(gather, window.shape, recipe.seed, index, window.pixel)
     middle = (np.asarray(window.shape) - 1) / 2

@@ -8,13 +8,20 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion import Window
+from emsynth.distortion import Grid, Window
 from emsynth.draw import generator, number
+from emsynth.errors import FieldError
 from emsynth.maps import plane_map, strain_map
-from emsynth.passes import check_fit, largest_pixel
-from emsynth.reach import Reach, fit, origin
-from emsynth.recipe import Image, smallest
+from emsynth.oversampling import parts
+from emsynth.reach import Reach, check_fit, fit, largest_pixel, origin, reach_of
+from emsynth.recipe import Image, Recipe, smallest
 from emsynth.simulation.field import Field
+from emsynth.simulation.images import OwnImages
+
+# Between the pixels of an area that is exactly zero, the series of a sharp image rings: beside a disc, windows of 48 px
+# show 3e-5 to 3e-3 of the disc (ours). With a mean below this, it would be the ringing that is scaled to the counts.
+_DIMMEST = 1e-3
+_PLACES = 64  # that are tried before a sample is given up: enough where one in ten shows something
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -45,7 +52,52 @@ def fitted(drawn: Image, recipe: Image, field: Field, reach: Reach | None = None
     return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit), "rotation": rotation})
 
 
-def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None = None) -> Window:
+def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[Image, Window]:
+    """The image section of sample `index` as it fits the field, and its window.
+
+    Of a user's image a window must show something: where the mean of the image's own pixels that the truth looks at is
+    below 0.001 of its brightest pixel, another place is drawn.
+
+    Raises
+    ------
+    FieldError
+        Where the window does not fit, or none of 64 places shows anything.
+    """
+    own = isinstance(recipe.simulate, OwnImages)
+    seen = reach_of(drawn.image, drawn.distort, recipe.seed, index) if own or not field.periodic else None
+    reach = None if field.periodic else seen
+    image = fitted(drawn.image, recipe.image, field, reach, index)
+    window = first = place(image, field, recipe.seed, index, reach)
+    if not own or seen is None:
+        return image, window
+    for turn in range(1, _PLACES + 1):
+        shown = brightness(window, field, seen.truth)
+        if shown >= _DIMMEST:
+            return image, window
+        window = place(image, field, recipe.seed, index, reach, turn)
+    raise FieldError(_empty(image, first, field, index))
+
+
+def brightness(window: Window, field: Field, grid: Grid) -> float:
+    """Mean of the pixels of a user's image next to where a grid looks: of nothing that lies between pixels."""
+    own, total = field.image[0, 0], 0.0
+    for _, part in parts(grid):
+        at = np.rint(window.to_specimen(part.positions().reshape(2, -1).T) / field.sampling).astype(np.int64)
+        at = np.mod(at, own.shape) if field.periodic else np.clip(at, 0, np.array(own.shape) - 1)
+        total += float(own[at[:, 0], at[:, 1]].sum(dtype=np.float64))
+    return total / (grid.shape[0] * grid.shape[1])
+
+
+def _empty(image: Image, window: Window, field: Field, index: int) -> str:
+    row, col = np.array(window.origin) / field.sampling
+    name = field.provenance["specimen"]["structure"]
+    return (f"image.size: {name} is empty where sample {index} looks, {image.size} px of {window.pixel:g} Å around row "
+            f"{row:.0f}, column {col:.0f} of it, and at {_PLACES - 1} other places: the mean of its pixels there is "
+            f"below {_DIMMEST:g} of its brightest; give the image its background, cut it down to what it shows, or "
+            f"raise image.size")
+
+
+def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None = None, turn: int = 0) -> Window:
     """The window of one sample.
 
     Parameters
@@ -58,6 +110,8 @@ def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None
         Keys of the streams ``image.origin``, ``image.strain.map`` and ``image.thickness.map``.
     reach : Reach, optional
         How far it looks: with that it stays within the field.
+    turn : int
+        Which place: 0 the first; each has a stream of its own, ``image.origin.<turn>``.
 
     Returns
     -------
@@ -67,7 +121,7 @@ def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None
     turned = size * pixel * (abs(math.cos(rotation)) + abs(math.sin(rotation)))
     # A window that must not see the repetition stays within the field.
     slack = np.asarray(field.extent) - (0.0 if field.repeats else turned)
-    chosen = generator(seed, index, "image.origin").random(2)
+    chosen = generator(seed, index, f"image.origin.{turn}" if turn else "image.origin").random(2)
     centre = np.asarray(field.extent) / 2 + (chosen - 0.5) * np.maximum(slack, 0.0)
     at = (float(centre[0]), float(centre[1])) if reach is None else origin(image, field, reach, chosen)
     window = Window(shape=(size, size), pixel=pixel, rotation=rotation, origin=at, flip=number(image.flip) > 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import pytest
 from emsynth import builder, store
 from emsynth.builder import repetition, workers
 from emsynth.builder.tasks import Engine, FieldsAtHand, FieldTask, ShardTask
+from emsynth.distortion import Chain
 from emsynth.errors import EmsynthError, FieldError, IntegrityError, RecipeError, StoreError, StoreExistsError
 from emsynth.recipe import Recipe
 from emsynth.specimen import Crystal
@@ -353,6 +355,38 @@ def test_replay_names_what_differs(whole, monkeypatch):
     found = builder.replay(whole, 7)
     assert not found.same
     assert [(d.name, d.count) for d in found.differences] == [("truth", 1)]
+
+
+def test_replay_compares_what_a_drawn_recipe_means(whole, monkeypatch):
+    """A key that came later, with the default that it always had, is no difference."""
+    monkeypatch.setattr(repetition, "render", fakes.render)
+    kept = store.read_kept(whole, 7)
+    old = json.loads(kept["drawn"].item())
+    del old["image"]["flip"], old["store"]
+    monkeypatch.setattr(store, "read_kept", lambda *_: {**kept, "drawn": np.asarray(json.dumps(old), dtype=object)})
+    assert builder.replay(whole, 7) == builder.Replay(7, True, True, (), ())
+
+
+def test_what_is_drawn_otherwise_is_named_by_its_key():
+    one = fakes.recipe().model_copy(update={"distort": Chain.model_validate({"scan": [{"stage": "row_jitter"}]})})
+    two = Recipe.model_validate({**one.model_dump(), "seed": 2, "distort": {"scan": [
+        {"stage": "row_jitter", "sigma": 0.25}, {"stage": "drift"}]}})
+    texts = (np.asarray(recipe.model_dump_json(), dtype=object) for recipe in (one, two))
+    found = repetition.compare("drawn", *texts)
+    assert str(found) == "drawn: seed, distort.scan.row_jitter.sigma, distort.scan.drift drawn otherwise"
+    assert not found.within
+
+
+@pytest.mark.parametrize(("kept", "again", "wanted"), [
+    (np.asarray("Au", object), np.asarray("Ag", object), "x: was 'Au', and is 'Ag' now"),
+    (np.zeros((2, 2)), np.zeros(3), "x: had shape (2, 2), and has (3,) now"),
+    (np.array([1.0, 2.0]), np.array([1.0, np.nan]), "x: 1 of 2 values differ, and some are not finite"),
+    (np.array([1.0, np.nan, 3.0]), np.array([1.5, np.nan, 3.0]), "x: 1 of 3 values differ, by up to 0.25 of the "
+     "range")])
+def test_a_difference_without_a_range_is_said_in_words(kept, again, wanted):
+    found = repetition.compare("x", kept, again)
+    assert str(found) == wanted
+    assert not found.within
 
 
 def test_another_platform_is_compared_within_a_tolerance():

@@ -23,6 +23,7 @@ from emsynth.builder.repetition import Replay
 from emsynth.cli import app
 from emsynth.cli.progress import Watch, spoken_size, spoken_time
 from emsynth.cli.schema import recipe_schema
+from emsynth.distortion import Chain, MaskBit, Poisson
 from emsynth.errors import StoreError
 from emsynth.preview import report, sheet
 from emsynth.preview.caption import caption
@@ -284,6 +285,88 @@ def test_the_caption_speaks_the_fields_units():
     assert said["probe"].startswith("200 kV, 20 mrad")
     assert said["pixel"] == "0.1 Å, 16 px = 1.6 Å"
     assert said["specimen"].startswith("1.5 nm thick")
+
+
+def with_chain(sample, **changes: object):
+    chain = Chain.model_validate({"undistorted": 0.0, "dwell": 1e-6, "fly_back": 1e-4, **changes})
+    return dataclasses.replace(sample, drawn=sample.drawn.model_copy(update={"distort": chain}))
+
+
+def test_enlarging_leaves_the_dose_on_the_detector():
+    """The counts are those of the detector's pixels, however small a program makes them."""
+    plain = with_chain(fake_sample(fakes.recipe(), 5))
+    cropped = with_chain(plain, artefact=[{"stage": "resample", "share": 0.5}])
+    enlarged = dataclasses.replace(cropped, sampling=plain.sampling / 2)
+    assert dict(caption(enlarged))["dose"] == dict(caption(plain))["dose"]
+    assert dict(caption(dataclasses.replace(plain, sampling=0.05)))["dose"] != dict(caption(plain))["dose"]
+
+
+def test_the_caption_of_a_camera_speaks_of_no_scan():
+    sample = with_chain(fake_sample(fakes.recipe(), 5), camera=[
+        {"stage": "conversion", "efficiency": 0.6}, {"stage": "gain", "gain": 12}])
+    said = dict(caption(sample))
+    assert said["camera"] == "MTF, DQE(0) 0.6, 12 ADU/e"
+    assert not {"scan time", "scan", "detection", "afterwards"} & said.keys()
+
+
+def test_the_caption_names_what_came_afterwards():
+    sample = with_chain(fake_sample(fakes.recipe(), 5), detector=[Poisson()], artefact=[
+        {"stage": "resample", "share": 0.51}, {"stage": "gamma", "gamma": 0.6}, {"stage": "eight_bit"},
+        {"stage": "jpeg", "quality": 40}, {"stage": "border"}, {"stage": "overlay"}])
+    said = caption(sample)
+    assert dict(said)["detection"] == "counting"
+    after = [line for _, line in said[[name for name, _ in said].index("afterwards"):]]
+    assert ", ".join(after) == "cropped to 51 %, gamma 0.6, 8 bit, JPEG 40, border, overlay"
+
+
+@pytest.mark.parametrize(("where", "corner"), [
+    (np.s_[:0], (True, False)), (np.s_[90:, :10], (True, True)), (np.s_[90:], (False, False)),
+    (np.s_[:, 0], (True, True)), (np.s_[:], None)])
+def test_the_recipes_own_overlay_stays_free(where, corner):
+    """The scale bar goes to a corner that has none of it; other flags do not matter."""
+    mask = np.full((100, 100), MaskBit.BORDER, np.uint8)
+    mask[where] |= np.uint8(MaskBit.OVERLAY)
+    corners = [(True, False), (True, True), (False, False), (False, True)]
+    assert sheet.free_corner(mask, (12.5, 30), corners) == corner
+
+
+def test_a_sheet_draws_nothing_over_an_overlay(monkeypatch):
+    """Of the four corners, bar and inset take free ones, and not the same."""
+    from matplotlib.figure import Figure
+
+    rng, size = np.random.default_rng(0), 64
+    sample = fake_sample(fakes.recipe(), 3)
+    columns = dataclasses.replace(sample.columns, position=rng.random((60, 2)) * size, number=np.full(60, 79, np.uint8),
+                                  resolved=np.ones(60, np.bool_))
+    image = np.ones((size, size), np.float32)
+    one_corner = np.ones((size, size), np.bool_)
+    one_corner[:30, 30:] = False
+    for covered, bars, insets in ((np.s_[:0], 1, 1), (np.s_[:, :10], 1, 1), (np.s_[10:], 1, 0), (one_corner, 1, 0),
+                                  (np.s_[:], 0, 0)):
+        mask = np.zeros((size, size), np.uint8)
+        mask[covered] = MaskBit.OVERLAY
+        axes = Figure().add_axes((0, 0, 1, 1))
+        shown = dataclasses.replace(sample, truth=image, distorted=image, mask=mask, columns=columns)
+        taken = sheet._draw_scale_bar(axes, shown)
+        sheet._draw_inset(axes, shown, (0.0, 1.0), taken)
+        assert (len(axes.texts), len(axes.child_axes)) == (bars, insets)
+
+
+def test_the_colours_of_a_row_reach_its_largest_displacement():
+    """Whatever the other rows do; and 0.5 px where there is hardly any."""
+    sample = fake_sample(fakes.recipe(), 5)
+    moved = np.zeros((2, 16, 16), np.float16)
+    moved[1, 0, 0], moved[1, 0, 1] = 24, -8
+    mean = 16 / 256
+    assert sheet.displacement_limit(dataclasses.replace(sample, displacement=moved)) == 24 - mean
+    assert sheet.displacement_limit(dataclasses.replace(sample, displacement=moved / 1000)) == 0.5
+
+
+def test_without_displacement_its_panels_are_left_out():
+    still = dataclasses.replace(fake_sample(fakes.recipe(), 5), displacement=np.zeros((2, 16, 16), np.float16))
+    moved = fake_sample(fakes.recipe(), 4)
+    widths = [int.from_bytes(sheet.draw_sheet(shown, "", "")[16:20]) for shown in ([still], [still, moved])]
+    assert widths[1] - widths[0] == pytest.approx(2 * 200 * (2.56 + 0.10), abs=1)
 
 
 @pytest.mark.parametrize(("width", "words"), [(8, "2 Å"), (25, "5 Å"), (40, "1 nm"), (100, "2 nm"), (5e4, "1 µm")])

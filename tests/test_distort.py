@@ -7,6 +7,7 @@ import json
 import os
 import pkgutil
 import re
+from pathlib import Path
 
 import fakes
 import numpy as np
@@ -23,9 +24,10 @@ from emsynth.distortion import Chain, Drift, FlyBack, Gain, MaskBit, Poisson, Ro
 from emsynth.distortion.camera import Conversion
 from emsynth.distortion.geometry import Grid
 from emsynth.distortion.resample import Resample
-from emsynth.errors import FieldError, StoreError, StoreExistsError
+from emsynth.errors import FieldError, RecipeError, StoreError, StoreExistsError
 from emsynth.imagery import check_image, read_image
 from emsynth.oversampling import factor_of, oversample
+from emsynth.retake import load_chain
 
 SHAPE = (24, 30)
 
@@ -176,26 +178,27 @@ def test_what_lies_beyond_the_image_is_flagged():
     for positions in (result.truth_positions(), result.probe_positions()):
         beyond |= ((positions < -1e-6) | (positions > last + 1e-6)).any(axis=0)
     assert 0.05 < beyond.mean() < 0.95
-    assert np.array_equal(result.mask & MaskBit.BORDER > 0, beyond)
+    assert np.array_equal(result.mask & MaskBit.MIRRORED > 0, beyond)
 
 
 def test_an_enlarged_part_is_flagged_where_it_is_shown():
     """The user's program enlarges the flags with the part that was scanned, each pixel to its nearest ones."""
-    wanted = drifting(artefact=(Resample(share=0.5, probability=1.0),))
+    far = Drift(distance=24.0, direction=225.0, bend=20.0, bend_direction=45.0)
+    wanted = chain(scan=(far,), truth_geometry="ideal", artefact=(Resample(share=0.5, probability=1.0),))
     result = distort(noise((40, 40)), wanted, seed=3)
     where = wanted.positions((40, 40), 3, 0)
     beyond = np.zeros(where.shape, np.bool_)
     for positions in (where.truth_positions(), where.probe_positions()):
         beyond |= ((positions < -1e-6) | (positions > 39 + 1e-6)).any(axis=0)
     assert where.shape == (20, 20)
-    assert beyond.any()
-    assert np.array_equal(result.mask & MaskBit.BORDER > 0, np.repeat(np.repeat(beyond, 2, axis=0), 2, axis=1))
+    assert 0.05 < beyond.mean() < 0.95
+    assert np.array_equal(result.mask & MaskBit.MIRRORED > 0, np.repeat(np.repeat(beyond, 2, axis=0), 2, axis=1))
 
 
 def test_a_camera_sees_the_mirror_around_the_image():
     """Its point spread collects from there; nothing is flagged, because no pixel of the image lies beyond it."""
     result = distort(np.ones(SHAPE), chain(camera=(Conversion(),), expected_counts=1e4), seed=1)
-    assert not (result.mask & MaskBit.BORDER).any()
+    assert not (result.mask & MaskBit.MIRRORED).any()
     # 5 standard errors of 2 rows at a quantum efficiency of 0.3, the least that is drawn.
     assert result.distorted[:2].mean() == pytest.approx(1e4, abs=5 * np.sqrt(1e4 / 0.3 / 60))
 
@@ -213,7 +216,7 @@ def test_cropping_scans_a_smaller_frame(seed):
     result = distort(image, wanted, seed, edge="crop")
     rows, cols = result.corner
     assert max(result.corner) >= 2
-    assert not (result.mask & MaskBit.BORDER).any()
+    assert not (result.mask & MaskBit.MIRRORED).any()
     inner = distort(image[rows : 40 - rows, cols : 48 - cols], wanted, seed)
     assert result.truth.shape == inner.truth.shape
     assert np.array_equal(result.displacement, inner.displacement)
@@ -266,13 +269,15 @@ MASKED = np.ma.masked_less(noise(), 0.5)
     (noise((30, 3)), "30 × 3 px is too small"),
     (3.0, r"has 0 axes \(no axes\), not 2"),
     (noise((30,)), r"has 1 axes \(30\), not 2: give a 2-D array"),
+    (noise((64, 64, 1)), r"has 3 axes \(64 × 64 × 1\), not 2: one channel, .* give image\[\.\.\., 0\]"),
     (noise((8, 9, 3)), r"a colour image; make it grey first, e.g. image\[..., :3\].mean"),
     (noise((5, 8, 9)), r"has 3 axes \(5 × 8 × 9\), not 2: a stack; give one image of it, e.g. image\[0\]"),
     (noise() * 1j, "holds complex128 values.*abs"),
     (noise() > 0.5, "holds bool values.*mask"),
     (np.array([[1, None]] * 4), "holds object values"),
     ([[1, 2], [3]], "not an array of numbers"),
-    ("picture.png", "holds str.* values"),
+    ("picture.png", "'picture.png': that is a path; read it first"),
+    (Path("clean.npy"), "'clean.npy': that is a path; read it first"),
     (MASKED, r"\d+ pixels are masked; fill them first")])
 def test_images_that_no_detector_counts_are_refused(image, words):
     with pytest.raises(FieldError, match=f"^image: .*{words}") as said:
@@ -284,6 +289,8 @@ def test_images_that_no_detector_counts_are_refused(image, words):
     ({"chain": {"scan": []}}, "chain: dict is not a Chain; .*Recipe.load"),
     ({"seed": -1}, "seed: -1 is not a whole number of at least 0"),
     ({"seed": 1.5}, "seed: 1.5 is not a whole"),
+    ({"seed": 2**63}, r"seed: 9223372036854775808 is too large: below 2\*\*63"),
+    ({"index": 10**23}, r"index: 1000\d+ is too large: below 2\*\*63"),
     ({"index": -2}, "index: -2 is not a whole"),
     ({"index": True}, "index: True is not a whole"),
     ({"index": "3"}, "index: '3' is not a whole"),
@@ -300,6 +307,13 @@ def test_arguments_out_of_range_are_refused(arguments, words):
 
 def test_whole_numbers_of_numpy_will_do():
     assert distort(noise(), chain(), seed=np.int64(3), index=np.uint8(2), sampling=np.float32(0.5)).index == 2
+
+
+def test_the_largest_key_can_be_kept(tmp_path):
+    largest = 2**63 - 1
+    path = distort(noise(), chain(detector=(Poisson(),)), seed=largest, index=largest).save(tmp_path / "a.npz")
+    with np.load(path) as held:
+        assert (held["seed"], held["index"]) == (largest, largest)
 
 
 def test_it_stays_callable_when_every_module_is_loaded():
@@ -346,6 +360,7 @@ def test_images_are_read_as_they_are(tmp_path, name, dtype):
     ("a", b"", "no suffix is not one of"),
     (".", None, "is a folder; give one image in it"),
     ("a.npy", np.array([[{}] * 5] * 5), "cannot be read as .npy"),
+    ("a.png", np.zeros((5, 5), np.bool_), "is a two-level picture, not 8 or 16 bit grey"),
     ("a.png", np.zeros((5, 5, 3), np.uint8), "is a RGB picture, not 8 or 16 bit grey")])
 def test_files_that_hold_no_image_are_refused(tmp_path, name, content, words):
     path = tmp_path / name
@@ -373,6 +388,9 @@ def test_an_archive_of_several_arrays_is_no_image(tmp_path):
 
 
 def test_a_palette_is_no_intensity(tmp_path):
+    Image.new("P", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(StoreError, match="is a palette picture, not 8 or 16 bit grey"):
+        read_image(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8), photometric="palette",
                      colormap=np.zeros((3, 256), np.uint16))
     with pytest.raises(StoreError, match="not intensities \\(PALETTE\\)"):
@@ -464,12 +482,57 @@ def run(*arguments: object):
 
 def test_the_verb_does_what_the_function_does(workplace):
     said = run("clean.tif", "--recipe", "try.yaml", "--set", "distort.expected_counts=20", "--index", 3)
-    assert (said.exit_code, said.stdout, said.stderr) == (0, "clean-distorted.npz\n", "")
+    assert (said.exit_code, said.stdout) == (0, "clean-distorted.npz\n")
+    assert said.stderr == "seed 9, index 3: row_jitter, poisson\n"
     wanted = Recipe.load("try.yaml", ["distort.expected_counts=20"])
     expected = distort(noise().astype(np.float32), wanted.distort, 9, 3)
     with np.load("clean-distorted.npz") as held:
         assert held["expected_counts"] == 20
         assert np.array_equal(held["distorted"], expected.distorted)
+
+
+@pytest.mark.parametrize(("setting", "words"), [
+    ("distort.undistorted=1", "identity pair (undistorted), nothing was done"),
+    ("distort.detector.poisson.probability=0", "row_jitter")])
+def test_the_verb_says_what_was_drawn(workplace, setting, words):
+    said = run("clean.tif", "--recipe", "try.yaml", "--seed", 5, "--index", 3, "--set", setting)
+    assert (said.stdout, said.stderr) == ("clean-distorted.npz\n", f"seed 5, index 3: {words}\n")
+
+
+BARE = "expected_counts: 40\nundistorted: 0\nscan:\n  - {stage: row_jitter}\n"
+SECTION = "distort:\n  expected_counts: 40\n  undistorted: 0\n  scan:\n    - {stage: row_jitter}\n"
+
+
+@pytest.mark.parametrize(("text", "setting", "seed"), [
+    (BARE, "expected_counts=20", 0), (BARE, "distort.expected_counts=20", 0),
+    (SECTION, "distort.expected_counts=20", 0), (SECTION + "seed: 4\n", "distort.scan.row_jitter.ratio=0", 4)])
+def test_a_chain_alone_will_do(workplace, text, setting, seed):
+    """It is the chain that a recipe with this section has."""
+    (workplace / "chain.yaml").write_text(text)
+    assert run("clean.tif", "--recipe", "chain.yaml", "--set", setting).exit_code == 0
+    section = json.loads((workplace / "try.yaml").read_text()) | {"distort": {
+        "expected_counts": 40, "undistorted": 0, "scan": [{"stage": "row_jitter"}]}}
+    (workplace / "whole.yaml").write_text(json.dumps(section))
+    wanted = Recipe.load("whole.yaml", ["distort." + setting.removeprefix("distort.")]).distort
+    with np.load("clean-distorted.npz") as held:
+        assert np.array_equal(held["distorted"], distort(noise().astype(np.float32), wanted, seed).distorted)
+
+
+@pytest.mark.parametrize(("text", "settings", "line"), [
+    ("dwell: 1e-6\nexpected_counts: -1\n", [], r"chain.yaml:2: expected_counts: -1.* 0\.001"),
+    ("undistorted: 0\nscan:\n  - {stage: row_jitter}\n  - {stage: drift, distance: far}\n", [],
+     r"chain.yaml:4: scan.1.distance: 'far' is not a number"),
+    ("undistorted: 0\nscan:\n  - {stage: hum}\n  - {stage: hum}\n", [], r"chain.yaml:2: scan: 'hum' stands 2 times"),
+    ("dwel: 1e-6\n", [], r"chain.yaml:1: dwel: unknown key; did you mean 'dwell'\?"),
+    ("distort:\n  dwel: 1e-6\n", [], r"chain.yaml:2: distort.dwel: unknown key; did you mean 'dwell'\?"),
+    ("undistorted: 0\n", ["distort.dwell=-1"], "--set dwell=-1: dwell: -1"),
+    ("dwell: {dist: deal, values: [1e-6]}\n", [], "dist 'deal' hands out"),
+    ("name: x\ndwell: 1e-6\n", [], "chain.yaml:2: dwell: unknown key")])
+def test_mistakes_in_a_chain_have_their_place(workplace, text, settings, line):
+    (workplace / "chain.yaml").write_text(text)
+    with pytest.raises(RecipeError) as said:
+        load_chain("chain.yaml", settings)
+    assert re.search(f"^{line}" if ":" in line else line, str(said.value), re.MULTILINE), said.value
 
 
 def test_the_verb_passes_its_options_on(workplace):
@@ -505,6 +568,9 @@ def test_the_clean_image_is_never_replaced(workplace, image, out):
     (["clean.tif", "--recipe", "try.yaml", "--set", "distort.dwell=-1"], 1),
     (["clean.tif", "--recipe", "try.yaml", "--sampling", "-1"], 1),
     (["clean.tif"], 2), (["--recipe", "try.yaml"], 2), (["clean.tif", "--recipe", "try.yaml", "--seed", "-1"], 2),
+    (["clean.tif", "--recipe", "try.yaml", "--seed", "9" * 23], 2),
+    (["clean.tif", "--recipe", "try.yaml", "--index", str(2**63)], 2),
+    (["clean.tif", "--recipe", "try.yaml", "--index", "-1"], 2),
     (["clean.tif", "--recipe", "try.yaml", "--edge", "clamp"], 2)])
 def test_what_goes_wrong_has_a_code_and_one_line(workplace, arguments, code):
     said = run(*arguments)

@@ -14,17 +14,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import emsynth
-from emsynth import builder, store
+from emsynth import builder, store, view
 from emsynth.cli import app
 from emsynth.cli.schema import recipe_schema
+from emsynth.distortion import Grid
 from emsynth.draw import Streams
 from emsynth.errors import EmsynthError, FieldError, RecipeError, StoreError
+from emsynth.oversampling import oversample
 from emsynth.passes import outline
 from emsynth.reach import reach_of
 from emsynth.recipe import Recipe
 from emsynth.sample import bytes_at_hand, render, simulate
 from emsynth.simulation.images import content_of, split_of
 
+PLACE = view.place
 STILL = {"undistorted": 0.0, "expected_counts": 50.0}
 SCAN = {"undistorted": 0.0, "scan": [{"stage": "row_jitter", "sigma": 1.0}, {"stage": "drift", "distance": 6.0},
                                      {"stage": "fly_back"}, {"stage": "scan_speed"}]}
@@ -172,6 +175,28 @@ def test_an_image_that_is_too_small_says_which_window_would_fit(clean):
     assert outline(made, 2).shape == (90, 90)
 
 
+@pytest.mark.parametrize(("side", "asked", "distort", "named"), [
+    (8, {"size": 128}, STILL, 0), (8, {"size": 16}, STILL, 1), (40, {"size": 39}, SCAN, 3),
+    (70, {"size": 128}, SCAN, 2), (4, {"size": 4096, "pixel_size": 0.01}, STILL, 1)])
+def test_every_way_out_of_too_small_an_image_leads_somewhere(clean, side, asked, distort, named):
+    """Each of those that the message names, done alone, lets the sample fit; and no impossible one is named."""
+    np.save(clean / "im0.npy", noise((side, side)))
+    still = {"rotation": 0.0, "flip": 0.0, **asked}
+    with pytest.raises(FieldError) as said:
+        outline(recipe(clean, distort, still, samples=1, fields=1), 0)
+    pixel = re.search(r"lower image.pixel_size to ([\d.]+) or less", str(said.value))
+    size = re.search(r"set image.size to (\d+) or less", str(said.value))
+    rows, cols = map(int, re.search(r"give an image of (\d+) x (\d+) px or more", str(said.value)).groups())
+    ways = [(distort, {**still, "pixel_size": float(pixel[1])})] if pixel else []
+    ways += [(distort, {**still, "size": int(size[1])})] if size else []
+    ways += [(STILL, still)] if "lower the displacement" in str(said.value) else []
+    for chain, window in ways:
+        outline(recipe(clean, chain, window, samples=1, fields=1), 0)
+    assert len(ways) == named
+    np.save(clean / "im0.npy", noise((rows, cols)))
+    outline(recipe(clean, distort, still, samples=1, fields=1), 0)
+
+
 def test_a_larger_pixel_than_fits_becomes_one_that_does(clean):
     made = recipe(clean, STILL, {"size": 40, "pixel_size": {"dist": "uniform", "low": 0.1, "high": 1.0}}, samples=30)
     sizes = [render(made, i).sampling for i in range(30)]
@@ -187,6 +212,68 @@ def test_a_sharp_image_does_not_ring_below_zero(clean):
     np.save(clean / "im0.npy", image)
     made = recipe(clean, SCAN, fields=1)
     assert min(render(made, i).truth.min() for i in range(4)) == 0
+
+
+def disc(side: int, radius: float) -> np.ndarray:
+    """A sharp disc on exactly nothing."""
+    rows, cols = np.mgrid[:side, :side] - (side - 1) / 2
+    return (rows**2 + cols**2 < radius**2).astype(float)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("rotation", [0.0, 31.0])
+def test_no_sample_shows_the_ringing_of_an_empty_area(clean, monkeypatch, periodic, rotation):
+    """The truth is the image's series, scaled by its own mean, and that is of the disc's order, not of its ringing."""
+    image = disc(200, 30)
+    np.save(clean / "im0.npy", image)
+    made = recipe(clean, SCAN, {"rotation": rotation}, {"periodic": periodic}, samples=24, fields=1)
+    field, whole, placed = simulate(made, 0), oversample(image.astype(np.float32), periodic), []
+    monkeypatch.setattr(view, "place", lambda *args: placed.append(window := PLACE(*args)) or window)
+    for index in range(24):
+        sample = render(made, index, field)
+        positions = made.draw(index).distort.positions((24, 24), made.seed, index)
+        seen = whole.through(placed[-1], 0.2, positions.truth_grid())
+        np.testing.assert_allclose(sample.truth, seen * (sample.expected_counts / seen.mean(dtype=float)), rtol=1e-5)
+        at = placed[-1].to_specimen(positions.truth_positions().reshape(2, -1).T) / 0.2
+        row, col = np.rint(at).astype(int).T % 200
+        assert image[row, col].mean() >= 1e-3
+    # Nine in ten places are empty, so that many were drawn again.
+    assert len(placed) > 3 * 24
+
+
+def test_another_place_is_drawn_the_same_each_time_and_only_where_one_is_empty(clean):
+    """A sample whose first place shows something is as it would be on an image with a background."""
+    image = disc(200, 60)
+    np.save(clean / "im0.npy", image)
+    np.save(clean / "im1.npy", image + 0.01)
+    made = [recipe(clean, fields=1, samples=samples) for samples in (20, 40)]
+    dark, lit = simulate(recipe(clean), 0), simulate(recipe(clean), 1)
+    same = 0
+    for index in range(20):
+        drawn = made[0].draw(index)
+        first, again = (view.window_of(made[n], drawn, dark, index)[1] for n in (0, 1))
+        assert first.origin == again.origin
+        beside = view.window_of(made[0], drawn, lit, index)[1]
+        shows = view.brightness(beside, dark, Grid((24, 24), np.eye(2, 3))) >= 1e-3
+        assert (first.origin == beside.origin) == shows
+        same += shows
+    assert 0 < same < 20
+
+
+def test_an_image_where_every_window_is_empty_is_refused_before_the_build(clean, tmp_path):
+    """By the first look of check and of build, and by a sample of its own."""
+    image = np.zeros((400, 400))
+    image[7, 7] = 1
+    np.save(clean / "im1.npy", image)
+    wanted = r"image.size: im1.npy is empty where sample 1 looks, 24 px of 0.2 Å around row \d+, column \d+ of it, "
+    made = recipe(clean)
+    with pytest.raises(FieldError, match=wanted):
+        outline(made, 1)
+    with pytest.raises(FieldError, match=wanted):
+        builder.build(made, tmp_path / "o.zarr", workers=1)
+    assert not (tmp_path / "o.zarr").exists()
+    with pytest.raises(FieldError, match="sample 4"):
+        render(made, 4)
 
 
 def test_splits_are_80_10_10_by_what_the_image_shows(clean, tmp_path):
@@ -269,6 +356,8 @@ def test_the_memory_of_a_field_counts_its_oversampled_copy(clean):
     (", pixel_size: 0.2", "", "my.yaml:5: simulate.pixel_size: is missing, and has no default"),
     ("kind: images", "kind: imges", "my.yaml:5: simulate: kind 'imges' is unknown; did you mean 'images'?"),
     ("size: 16", "detector: HAADF", "my.yaml:4: image.detector: 'HAADF' is not a detector of your images"),
+    ("size: 16", "plane: 0.5", "my.yaml:4: image.plane: is given, and your images have no thickness series"),
+    ("size: 16", "thickness_variation: {dist: uniform, low: 0, high: 0.5}", "my.yaml:4: image.thickness_variation: is"),
     ("name", "specimen: {kind: crystal, structure: Au}\nname", "my.yaml:1: specimen: is given, and simulate.kind is"),
     ("name", "microscope: {convergence: 20}\nname", "my.yaml:1: microscope: is given, and simulate.kind is images"),
     ("simulate: {kind: images, folder: clean/, pixel_size: 0.2}", "specimen:", "my.yaml:5: specimen: is empty; give"),
@@ -298,6 +387,17 @@ def test_an_image_that_cannot_be_used_is_named(clean, name, content, wanted):
         Image.fromarray(content).save(clean / name)
     with pytest.raises(EmsynthError, match=re.escape(f"{clean / name}: ") + ".*" + re.escape(wanted)):
         outline(recipe(clean), 0)
+
+
+@pytest.mark.parametrize("name", ["z.jpg", "z.dm4", "a.jpeg"])
+def test_a_picture_of_another_kind_is_an_error_wherever_it_stands(clean, name):
+    """Also behind the images that are used; and no number of fields is offered that would lead to it."""
+    (clean / name).write_bytes(b"")
+    for fields in ("fields: 2", "fields: 9"):
+        with pytest.raises(RecipeError) as said:
+            loaded(clean.parent, TEXT.replace("fields: 2", fields))
+        assert f"my.yaml:5: simulate.folder: {clean / name}: " in str(said.value)
+        assert "set fields" not in str(said.value)
 
 
 def test_check_says_how_many_images_there_are_and_how_large(clean):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,9 @@ TOLERANCE = 1e-3
 # ... except for so many of the values, where rounding tips a count of electrons or a displacement over an edge.
 EXEMPT = 0.01
 
+_DRAWN = "drawn"
+_KEYS = 6  # that are named, at most
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -31,9 +37,12 @@ class Difference:
     count, size : int
         Values that differ, of how many.
     largest : float
-        Largest difference, as a part of the array's range; infinite where it has another shape or is text.
+        Largest difference, as a part of the array's range; infinite where it has another shape, is text, or is not a
+        number on one side only.
     within : bool
         Whether it is within the tolerance that is allowed on another platform.
+    said : str
+        How it differs, where that is not a matter of its range.
     """
 
     name: str
@@ -41,8 +50,11 @@ class Difference:
     size: int
     largest: float
     within: bool
+    said: str = ""
 
     def __str__(self) -> str:
+        if self.said:
+            return f"{self.name}: {self.said}"
         return f"{self.name}: {self.count} of {self.size} values differ, by up to {self.largest:.2g} of the range"
 
 
@@ -61,7 +73,7 @@ class Replay:
     changed : tuple of str
         What is not, e.g. ``"numpy 2.4.6 then, 2.5.0 now"``.
     differences : tuple of Difference
-        Arrays that are not bit for bit the same.
+        Arrays that are not bit for bit the same; of the drawn recipe, where it means something else.
     """
 
     index: int
@@ -113,14 +125,47 @@ def compare(name: str, kept: NDArray[np.generic], again: NDArray[np.generic]) ->
     """How an array differs from the kept one; None where it does not in a single bit."""
     if kept.shape == again.shape and kept.dtype == again.dtype and _bits(kept) == _bits(again):
         return None
-    if kept.shape != again.shape or kept.dtype.kind == "O":
-        return Difference(name, max(kept.size, again.size), max(kept.size, again.size), float("inf"), False)
+    size = max(kept.size, again.size)
+    if kept.shape != again.shape:
+        return Difference(name, size, size, math.inf, False, f"had shape {kept.shape}, and has {again.shape} now")
+    if name == _DRAWN:
+        return _compare_drawn(kept.item(), again.item())
+    if kept.dtype.kind == "O":
+        return Difference(name, size, size, math.inf, False, f"was {kept.item()!r}, and is {again.item()!r} now")
     one, two = kept.astype(np.float64), again.astype(np.float64)
-    apart = np.abs(one - two)
-    span = float(np.ptp(one)) or float(np.abs(one).max()) or 1.0
-    beyond = int(np.count_nonzero(~(apart <= TOLERANCE * span)))
-    return Difference(name, int(np.count_nonzero(~(apart == 0))), kept.size, float(apart.max()) / span,
-                      beyond <= EXEMPT * kept.size)
+    apart = np.where(np.isnan(one) & np.isnan(two), 0.0, np.abs(one - two))
+    apart[np.isnan(apart)] = math.inf
+    shown = one[np.isfinite(one)]
+    span = (float(np.ptp(shown)) or float(np.abs(shown).max()) or 1.0) if shown.size else 1.0
+    beyond, count = int(np.count_nonzero(apart > TOLERANCE * span)), int(np.count_nonzero(apart))
+    largest = float(apart.max()) / span
+    said = "" if math.isfinite(largest) else f"{count} of {size} values differ, and some are not finite"
+    return Difference(name, count, size, largest, beyond <= EXEMPT * size, said)
+
+
+def _compare_drawn(kept: str, again: str) -> Difference | None:
+    """How two drawn recipes differ, by their keys; a key that has come since with a default says nothing."""
+    one, two = (Recipe.model_validate_json(text).model_dump(mode="json") for text in (kept, again))
+    keys = list(_keys_apart(one, two))
+    if not keys:
+        return None
+    shown = ", ".join(keys[:_KEYS]) + (f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else "")
+    return Difference(_DRAWN, len(keys), len(keys), math.inf, False, f"{shown} drawn otherwise")
+
+
+def _keys_apart(one: Any, two: Any, at: str = "") -> Iterator[str]:
+    # Dotted keys, stages by their names, as `--set` takes them.
+    if isinstance(one, dict) and isinstance(two, dict):
+        pairs = [(name, one.get(name), two.get(name)) for name in {**one, **two}]
+    elif isinstance(one, list) and isinstance(two, list) and all(isinstance(v, dict) for v in (*one, *two)):
+        first, second = ({v.get("stage", n): v for n, v in enumerate(part)} for part in (one, two))
+        pairs = [(name, first.get(name), second.get(name)) for name in {**first, **second}]
+    else:
+        if one != two:
+            yield at
+        return
+    for name, before, after in pairs:
+        yield from _keys_apart(before, after, f"{at}.{name}" if at else str(name))
 
 
 def _bits(values: NDArray[np.generic]) -> object:

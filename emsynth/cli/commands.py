@@ -276,14 +276,25 @@ def schema() -> None:
     typer.echo(recipe_schema(), nl=False)
 
 
+def _key(value: int | None) -> int | None:
+    """A seed or an index, where it is one; checked before anything is computed."""
+    if value is not None and value < 0:
+        raise typer.BadParameter(f"{value} is too small: at least 0")
+    if value is not None and value >= 2**63:
+        raise typer.BadParameter(f"{value} is too large: below 2**63 ({2.0**63:g})")
+    return value
+
+
 @app.command(epilog="Example: emsynth distort clean.tif --recipe stem_hd --set distort.expected_counts=20")
 def distort(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A clean image: .npy, .npz with one array, grey "
                                                                 ".png or .tif.")],
     recipe: Annotated[str, typer.Option(metavar="RECIPE", help="A recipe file, or the name of a shipped one; its "
-                                                               "'distort' section is used.")],
-    seed: Annotated[int | None, typer.Option(min=0, metavar="S", help="Seed; by default the recipe's.")] = None,
-    index: Annotated[int, typer.Option(min=0, metavar="I", help="Draw as for sample I.")] = 0,
+                                                               "'distort' section is used. A file with that section "
+                                                               "or its keys alone will do.")],
+    seed: Annotated[int | None, typer.Option(metavar="S", callback=_key, help="Seed; by default the recipe's, or "
+                                                                              "0.")] = None,
+    index: Annotated[int, typer.Option(metavar="I", callback=_key, help="Draw as for sample I.")] = 0,
     settings: Settings = None,
     sampling: Annotated[float | None, typer.Option(metavar="Å", help="Size of a pixel in Å, if known.")] = None,
     edge: Annotated[str, typer.Option(metavar="mirror|crop", help="Beyond the image, show its mirror and flag it; or "
@@ -298,15 +309,16 @@ def distort(
     if edge not in ("mirror", "crop"):
         raise typer.BadParameter(f"--edge {edge}: give mirror or crop")
     from emsynth import imagery, retake
-    from emsynth.recipe import Recipe
 
     target = out or Path(f"{image.stem}-distorted.npz")
     retake.check_outputs(target, overwrite, image)
-    read = Recipe.load(recipe, settings or [])
+    chain, own_seed = retake.load_chain(recipe, settings or [])
     clean = imagery.read_image(image)
-    result = retake.distort(clean, read.distort, read.seed if seed is None else seed, index, sampling,
+    result = retake.distort(clean, chain, own_seed if seed is None else seed, index, sampling,
                             edge="crop" if edge == "crop" else "mirror", periodic=periodic)
-    typer.echo(result.save(target, overwrite))
+    saved = result.save(target, overwrite)
+    typer.echo(result.told, err=True)
+    typer.echo(saved)
 
 
 def _stdout() -> Console:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from emsynth.distortion import Chain
 from emsynth.draw import Drawable, number
 from emsynth.sample import Sample
 
@@ -42,13 +43,27 @@ def caption(sample: Sample) -> list[tuple[str, str]]:
     side = sample.truth.shape[1]
     width = side * sample.sampling
     found.append(("pixel", f"{_length(sample.sampling)}, {side} px = {_length(width)}"))
-    per_area = sample.expected_counts / sample.sampling**2
+    per_area = sample.expected_counts / _detector_pixel(sample)
     found.append(("dose", f"{_short(sample.expected_counts)} e/px, {_short(per_area)} e/Å² on the detector"))
-    found.append(("scan time", f"dwell {_time(drawn.distort.dwell)}, fly-back {_time(drawn.distort.fly_back)}"))
     if number(drawn.distort.undistorted) == 1:
         return [*found, ("distortion", "none: the image is the truth")]
-    found += _stages("scan", drawn.distort.scan, _SCAN)
-    return found + _stages("detection", drawn.distort.detector, _DETECTOR)
+    return found + _distortion(drawn.distort)
+
+
+def _detector_pixel(sample: Sample) -> float:
+    """Area of a pixel of the detector, Å²: a program that enlarged a part of the image made the pixels smaller."""
+    shape = (sample.truth.shape[0], sample.truth.shape[1])
+    _, _, rows, cols = sample.drawn.distort.region(shape, sample.drawn.seed, sample.index)
+    return float(sample.sampling**2 * (shape[0] / rows) * (shape[1] / cols))
+
+
+def _distortion(chain: Chain) -> list[tuple[str, str]]:
+    if chain.camera:
+        found = _stages("camera", chain.camera, _CAMERA)
+    else:
+        found = [("scan time", f"dwell {_time(chain.dwell)}, fly-back {_time(chain.fly_back)}"),
+                 *_stages("scan", chain.scan, _SCAN), *_stages("detection", chain.detector, _DETECTOR)]
+    return found + (_stages("afterwards", chain.artefact, _ARTEFACT) if chain.artefact else [])
 
 
 def _specimen(sample: Sample) -> str:
@@ -91,6 +106,24 @@ _DETECTOR: dict[str, Callable[[Any], str]] = {
     "black_level": lambda s: f"black level {number(s.level):.0%}".replace("-", "−"),
     "saturation": lambda s: f"saturation at {_short(s.level)}×",
     "quantise": lambda s: f"{number(s.levels):.0f} levels",
+}
+_CAMERA: dict[str, Callable[[Any], str]] = _DETECTOR | {
+    "conversion": lambda s: f"MTF, DQE(0) {_short(s.efficiency)}",
+    "counting": lambda s: f"electron counting, DQE(0) {_short(s.efficiency)}",
+    "xray": lambda s: "X-rays",
+    "dark_current": lambda s: f"dark current {_short(s.mean)} e",
+    "gain_map": lambda s: f"gain map σ {number(s.sigma):.2%}",
+    "row_column_offsets": lambda s: f"row σ {number(s.row_sigma):.2%}, column σ {number(s.column_sigma):.2%}",
+    "offset_map": lambda s: f"offset map σ {number(s.sigma):.2%}",
+}
+_ARTEFACT: dict[str, Callable[[Any], str]] = {
+    "resample": lambda s: f"cropped to {100 * number(s.share):.0f} %",
+    "extra_noise": lambda s: f"noise {_short(s.sigma)}× σ of the truth",
+    "smooth": lambda s: "median of 3 px" if s.filter == "median" else f"Gaussian σ {_short(s.sigma)} px",
+    "contrast": lambda s: f"contrast {number(s.low):.1f} to {number(s.high):.1f} %",
+    "gamma": lambda s: f"gamma {_short(s.gamma)}",
+    "eight_bit": lambda s: "8 bit",
+    "jpeg": lambda s: f"JPEG {number(s.quality):.0f}",
 }
 
 

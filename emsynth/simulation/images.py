@@ -35,7 +35,13 @@ class OwnImages(Drawable):
     periodic: bool = Declared(False, description="whether each image tiles without end, as a simulated unit cell does")
 
     def files(self) -> list[Path]:
-        """The images, sorted by name; other files, hidden ones and folders do not count."""
+        """The images, sorted by name; other files, hidden ones and folders do not count.
+
+        Raises
+        ------
+        FieldError
+            Where there is none, or one of a kind that cannot be read, wherever it stands; contents are not looked at.
+        """
         try:
             found = [path for path in Path(self.folder).iterdir() if path.is_file() and not path.name.startswith(".")]
         except OSError as reason:
@@ -44,6 +50,9 @@ class OwnImages(Drawable):
         if not images:
             raise FieldError(f"simulate.folder: {self.folder}: there is no image in it; give a folder of "
                              f"{', '.join(READABLE)}")
+        foreign = [path for path in images if path.suffix.lower() in _FOREIGN]
+        if foreign:
+            raise FieldError(_unreadable(foreign))
         return images
 
     def file_of(self, field: int) -> Path:
@@ -59,6 +68,15 @@ class OwnImages(Drawable):
         if not Path(self.folder).is_dir():
             return self.folder
         return {path.name: file_digest(path) for path in self.files()[:fields]}
+
+
+def _unreadable(files: list[Path]) -> str:
+    suffix = files[0].suffix.lower()
+    lossy = "a JPEG is lossy, and its block artefacts would count as truth"
+    why = lossy if suffix in (".jpg", ".jpeg") else f"{suffix} is not one of {', '.join(READABLE)}"
+    more = f", and {len(files) - 1} more like it" if len(files) > 1 else ""
+    return (f"simulate.folder: {files[0]}: {why}{more}; save the original as {READABLE[0]} or {READABLE[-1]}, or "
+            f"take it out of the folder")
 
 
 def file_digest(path: Path) -> str:
