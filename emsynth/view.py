@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from emsynth.simulation.images import OwnImages
 # show 3e-5 to 3e-3 of the disc (ours). With a mean below this, it would be the ringing that is scaled to the counts.
 _DIMMEST = 1e-3
 _PLACES = 64  # that are tried before a sample is given up: enough where one in ten shows something
+
+# The darkest pixel of the images at hand, gone when the image is.
+_lowest: WeakKeyDictionary[Field, float] = WeakKeyDictionary()
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -63,19 +67,25 @@ def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[
     FieldError
         Where the window does not fit, or none of 64 places shows anything.
     """
-    own = isinstance(recipe.simulate, OwnImages)
-    seen = reach_of(drawn.image, drawn.distort, recipe.seed, index) if own or not field.periodic else None
+    dark = isinstance(recipe.simulate, OwnImages) and _darkest(field) < _DIMMEST
+    seen = reach_of(drawn.image, drawn.distort, recipe.seed, index) if dark or not field.periodic else None
     reach = None if field.periodic else seen
     image = fitted(drawn.image, recipe.image, field, reach, index)
     window = first = place(image, field, recipe.seed, index, reach)
-    if not own or seen is None:
+    if not dark or seen is None:
         return image, window
     for turn in range(1, _PLACES + 1):
-        shown = brightness(window, field, seen.truth)
-        if shown >= _DIMMEST:
+        if brightness(window, field, seen.truth) >= _DIMMEST:
             return image, window
         window = place(image, field, recipe.seed, index, reach, turn)
     raise FieldError(_empty(image, first, field, index))
+
+
+def _darkest(field: Field) -> float:
+    # Most images have a background, and then no window is looked at.
+    if field not in _lowest:
+        _lowest[field] = float(field.image.min())
+    return _lowest[field]
 
 
 def brightness(window: Window, field: Field, grid: Grid) -> float:

@@ -332,7 +332,7 @@ def _seen(gather: Gather, grid: Grid) -> NDArray[np.float32]:
     seen = np.ascontiguousarray(gather(grid), dtype=np.float32)
     if seen.shape != grid.shape:
         raise ValueError(f"the gather returned {seen.shape} where {grid.shape} was asked for")
-    return np.maximum(seen, 0, out=seen if seen.flags.writeable else None)
+    return np.maximum(seen, 0) if seen.min() < 0 else seen
 
 
 def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:

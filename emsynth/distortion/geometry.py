@@ -217,8 +217,9 @@ class Window:
         offsets = np.empty((2, 0, 0), np.float32) if grid.offsets is None else grid.offsets
         if grid.offsets is not None and offsets.shape != (2, *grid.shape):
             raise FieldError(f"offsets of shape {offsets.shape} do not go with a grid of {grid.shape}")
-        # One sum that is finite only where every number is.
-        if not math.isfinite(float(grid.affine.sum()) + float(np.vdot(offsets, offsets))):
+        # One sum that is finite only where every number is, and no smaller than the largest of them.
+        size = math.sqrt(float(np.vdot(offsets, offsets)))
+        if not math.isfinite(float(grid.affine.sum()) + size):
             raise FieldError("a position is not a finite number; look at the scan stages that displace it")
         if coefficients[0].size > _MOST_COEFFICIENTS:
             raise FieldError(f"a field of {coefficients.shape[1]} × {coefficients.shape[2]} px has more than 2³² "
@@ -228,7 +229,7 @@ class Window:
         to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
         plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
         lanes = self._lanes(float(scale[0]), float(scale[1]))
-        self._check_reach(to_field, grid, offsets, lanes)
+        self._check_reach(to_field, grid, size, lanes)
         outside = spline.gather(
             coefficients, periodic, to_field, lanes, plane, self.shape, grid.affine, offsets, out)
         if outside > 0:
@@ -246,11 +247,11 @@ class Window:
         if not 0 <= low <= high <= thicknesses - 1:
             raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
 
-    def _check_reach(self, to_field: NDArray[np.float64], grid: Grid, offsets: NDArray[np.float32],
+    def _check_reach(self, to_field: NDArray[np.float64], grid: Grid, offset: float,
                      lanes: NDArray[np.float32]) -> None:
         # The kernel does not look where it reads: refuse what would take it to another end of the memory.
         corners = np.abs(grid.affine) @ np.array([grid.shape[0], grid.shape[1], 1.0])
-        far = float(corners.sum()) + (float(np.abs(offsets).max()) if offsets.size else 0.0)
+        far = float(corners.sum()) + offset
         reach = float(np.abs(to_field).sum()) * max(far, 1.0) + (float(np.abs(lanes).max()) if lanes.size else 0.0)
         if not reach < _FARTHEST:
             raise FieldError(f"a window that reaches {reach:.3g} px of the field is not a place on a specimen; look at "

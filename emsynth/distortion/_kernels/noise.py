@@ -325,13 +325,14 @@ def gamma(key: np.uint64, stream: np.uint64, spread: float, image: NDArray[np.fl
     no count, stays as it is.
     """
     words, room, chunk = np.empty(CHUNK, np.uint32), np.empty((4, CHUNK), np.float32), np.empty((2, CHUNK), np.float32)
-    scale = F(spread * spread)
+    scale, over = F(spread * spread), F(1.0 / (spread * spread))
+    chunk[:, :] = F(0.0)
     for start in range(0, image.size, CHUNK):
-        n = _taken(image, start, chunk[0])
+        n = min(CHUNK, image.size - start)
+        for k in range(n):
+            chunk[0, k] = image[start + k] * over
         _words(key, stream, start // CHUNK, words)
         _normals(words.view(np.int32), room[0], room[1], room[2])
-        for k in range(CHUNK):
-            chunk[0, k] /= scale
         _expand_gamma(chunk[0], room[2], chunk[1])
         for k in range(n):
             image[start + k] = scale * chunk[1, k] if image[start + k] >= F(1.0) else image[start + k]
