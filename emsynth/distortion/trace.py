@@ -236,8 +236,10 @@ class RowDropout(Detection):
             length = max(1, round(cols * (1 + 7 * chance[1]) / 8))
             top, left = int(chance[2] * rows), int(chance[3] * (cols - length + 1))
             part = np.s_[top : top + 1 + int(4 * chance[0]), left : left + length]
-            level = np.float32(1.5 * chance[4] * readout.counts)
-            image[part] = level + residue * (image[part] - image[part].mean())
+            segment = image[part]
+            level = 1.5 * float(chance[4]) * readout.counts - float(residue) * float(segment.mean())
+            segment *= residue
+            segment += np.float32(level)
             readout.mask[part] |= np.uint8(MaskBit.DEFECT)
         return image
 
