@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -180,6 +181,20 @@ def find(path_or_name: str | os.PathLike[str]) -> Path:
     hint = f"; did you mean {near[0]}?" if near else ""
     raise RecipeError(f"{path}: no such file, and no shipped recipe has that name{hint} (shipped: "
                       f"{', '.join(shipped) or 'none'})")
+
+
+def placed(path_or_name: str | os.PathLike[str], overrides: Sequence[str], complaint: str) -> str:
+    """A complaint ``path: message`` of what came of a recipe, with its file and line, or ``--set``, before it.
+
+    As it is, where it does not begin with a key of a recipe.
+    """
+    key, colon, message = complaint.partition(": ")
+    if not colon or not re.fullmatch(r"(image|simulate|specimen|microscope|distort|fields)(\.\w+)*", key):
+        return complaint
+    document = read(find(path_or_name))
+    for override in overrides:
+        document.override(override)
+    return document.line(tuple(key.split(".")), message)
 
 
 def shipped_folders() -> list[Path]:

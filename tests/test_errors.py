@@ -254,9 +254,9 @@ def test_what_only_a_field_shows_is_said_by_check(here, bad):
     (here / "broken.cif").write_text("data_x\n_cell_length_a 4\nloop_\nnonsense\n")
     changes = {"cif": ("structure: Au", "file: broken.cif", f"field 0: {here / 'broken.cif'}: "),
                "window": ("kind: crystal\n  structure: Au", "kind: amorphous\nsimulate:\n  memory: 50",
-                          "field 0: image.pixel_size: a window of 128 px of 0.9 Å is 115.2 Å wide and does not fit"),
+                          "bad.yaml:6: image.pixel_size: a window of 128 px of 0.9 Å is 115.2 Å wide and does not fit"),
                "memory": ("image:", "simulate: {memory: 0.001}\nimage:",
-                          "field 0: simulate.memory: the pass over Au needs about ")}
+                          "bad.yaml:4: simulate.memory: the pass over Au needs about ")}
     old, new, wanted = changes[bad]
     Path("bad.yaml").write_text(RECIPE.replace(old, new).replace(PIXEL, "pixel_size: 0.9"))
     [line] = lines_of(run("check", "bad.yaml"))

@@ -312,8 +312,18 @@ def test_a_changed_image_is_refused_and_a_moved_folder_is_not(clean, tmp_path):
     builder.build(recipe(moved), path, workers=1, resume=True)
     assert store.open_store(path).complete
     np.save(moved / "im2.npy", noise(seed=9))
-    with pytest.raises(StoreError, match="a structure file or an image; take that recipe"):
+    with pytest.raises(StoreError, match=r"differs in im2.npy \(changed\); take that recipe"):
         builder.build(recipe(moved), path, workers=1, resume=True)
+    (moved / "im2.npy").rename(moved / "im3.npy")
+    with pytest.raises(StoreError, match=r"differs in field 2 \(im2.npy there, im3.npy here\); take that recipe"):
+        builder.build(recipe(moved), path, workers=1, resume=True)
+
+
+def test_a_changed_image_of_which_nothing_is_kept_yet_is_refused_too(clean, tmp_path):
+    path = builder.build(recipe(clean), tmp_path / "o.zarr", workers=1, fields=range(1))
+    np.save(clean / "im2.npy", noise(seed=9))
+    with pytest.raises(StoreError, match="a structure file or an image; take that recipe"):
+        builder.build(recipe(clean), path, workers=1, resume=True)
 
 
 def test_only_the_images_that_are_used_count(clean):
@@ -406,6 +416,15 @@ def test_check_says_how_many_images_there_are_and_how_large(clean):
     assert said.exit_code == 0, said.stderr
     assert "3 in the folder, 2 used; 2 of 64 x 72 px" in said.stdout
     assert re.search(r"simulate +images", said.stdout)
+
+
+def test_check_says_which_setting_or_line_makes_a_window_too_large(clean):
+    loaded(clean.parent, TEXT.replace("size: 16", "size: 100"))
+    file = str(clean.parent / "my.yaml")
+    for extra, place in (([], f"{file}:4"), (["--set", "image.size=90"], "--set image.size=90")):
+        said = CliRunner().invoke(app, ["check", file, *extra])
+        assert said.exit_code == 1
+        assert said.stderr.startswith(f"error: {place}: image.size: im0.npy is 64 x 72 px")
 
 
 def test_a_preview_shows_images(clean):

@@ -144,7 +144,7 @@ def check(recipe: RecipeArgument, settings: Settings = None) -> None:
     from emsynth.recipe import Recipe
 
     read = Recipe.load(recipe, settings or [])
-    seen = _outlines(read)
+    seen = _outlines(read, recipe, settings or [])
     _print_recipe(read)
     names = list(dict.fromkeys(o.structure for o in seen))
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -171,10 +171,11 @@ def _images(recipe: Recipe, seen: list[Outline]) -> str:
     return f"{there:,} in the folder, {recipe.fields:,} used; {shown}{more}"
 
 
-def _outlines(recipe: Recipe) -> list[Outline]:
+def _outlines(recipe: Recipe, named: str, settings: list[str]) -> list[Outline]:
     """What some fields will be; the errors of all of them, where one cannot be."""
     import time
 
+    from emsynth.document import placed
     from emsynth.passes import outline
 
     began, seen, wrong = time.monotonic(), list[Any](), dict[str, str]()
@@ -183,7 +184,8 @@ def _outlines(recipe: Recipe) -> list[Outline]:
             seen.append(outline(recipe, field))
         except EmsynthError as error:
             # The same mistake in another field, with other numbers, is not worth another line.
-            wrong.setdefault(re.sub(r"\d+", "", str(error)), f"field {field}: {error}")
+            said = placed(named, settings, str(error))
+            wrong.setdefault(re.sub(r"\d+", "", str(error)), said if said != str(error) else f"field {field}: {said}")
         if time.monotonic() - began > _CHECK_SECONDS:
             break
     if wrong:

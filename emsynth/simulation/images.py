@@ -69,6 +69,26 @@ class OwnImages(Drawable):
             return self.folder
         return {path.name: file_digest(path) for path in self.files()[:fields]}
 
+    def changed(self, fields: int, kept: dict[int, tuple[str, str]]) -> list[str]:
+        """Which images are not the ones that a data set has, e.g. ``"im2.npy (changed)"``.
+
+        Parameters
+        ----------
+        fields : int
+            How many images are used.
+        kept : dict
+            Name and digest of the image of each field that the data set has.
+        """
+        digests = self.digests(fields)
+        if isinstance(digests, str):
+            return []
+        here, said = list(digests.items()), []
+        for field, (name, digest) in sorted(kept.items()):
+            if field < len(here) and here[field][1] != digest:
+                now = here[field][0]
+                said.append(f"{name} (changed)" if now == name else f"field {field} ({name} there, {now} here)")
+        return said
+
 
 def _unreadable(files: list[Path]) -> str:
     suffix = files[0].suffix.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from emsynth.errors import StoreError, StoreExistsError
 from emsynth.recipe import Recipe
+from emsynth.simulation.images import OwnImages
 from emsynth.store import claims, manifest
 from emsynth.store.layout import FORMAT_VERSION, field_count, shard_count, shard_range
 
@@ -123,9 +125,22 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
     keys = [key for key in (*here, *(k for k in there if k not in here)) if there.get(key) != here.get(key)]
     shown = [key if isinstance(here.get(key), dict | list) else f"{key} ({there.get(key)} there, {here.get(key)} here)"
              for key in keys]
-    what = ", ".join(shown) or "a structure file or an image"
+    what = ", ".join(shown or _changed_images(store, recipe)) or "a structure file or an image"
     raise StoreError(f"{path}: made from another recipe, which differs in {what}; take that "
                      f"recipe, --overwrite to replace it, or another --out")
+
+
+def _changed_images(store: Store, recipe: Recipe) -> list[str]:
+    """Images of the finished fields that are not the recipe's; empty where that is not known."""
+    if not isinstance(recipe.simulate, OwnImages):
+        return []
+    kept = {}
+    for number in store.finished("field"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `verify` is who complains about damage
+            content = json.loads((store.path / "fields" / str(number) / "zarr.json").read_text())
+            image = content["attributes"]["provenance"]["image"]
+            kept[number] = (str(image["file"]), str(image["sha256"]))
+    return recipe.simulate.changed(recipe.fields, kept)
 
 
 def without_folders(content: Any) -> Any:
