@@ -172,7 +172,9 @@ def _seen(field: Field, detector: str, window: Window, grid: Grid) -> NDArray[np
     seen = held[detector]
     if isinstance(seen, Oversampled):
         return seen.through(window, field.sampling[0], grid)
-    return window.gather(seen, field.sampling, field.periodic, grid)
+    fraction = window.gather(seen, field.sampling, field.periodic, grid)
+    # A spline may ring below 0, where there is no beam at all.
+    return np.maximum(fraction, 0, out=fraction)
 
 
 def bytes_at_hand(field: Field) -> int:

@@ -186,13 +186,6 @@ def test_any_gather_will_do() -> None:
         chain.run(lambda grid: look(grid)[1:], SHAPE, 5, 4)
 
 
-def test_no_expected_count_is_negative() -> None:
-    """Where a gather rings below 0, the truth is 0."""
-    chain = Chain.model_validate(FIXED)
-    made = chain.run(lambda grid: np.where(np.indices(grid.shape)[1] % 2, 1.0, -0.1).astype(np.float32), SHAPE, 0, 0)
-    assert made.truth.min() == 0
-
-
 def test_a_ramp_integrates_along_its_displaced_path() -> None:
     """Scan speed 1 shows the mean of the field from half a pixel before to half a pixel after, on the probe's way."""
     jitter = RowJitter(sigma=0.7, ratio=0.3, correlation=0.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
@@ -232,6 +234,14 @@ def test_tilted_columns_are_where_they_appear():
     moved = (sample.columns.position[:, 0].mean() - straight.columns.position[:, 0].mean()) * 0.1
     assert len(sample.columns.position) == len(straight.columns.position)
     assert moved == pytest.approx(-0.008 * 12, abs=0.02)
+
+
+def test_no_truth_is_darker_than_nothing():
+    """Where a spline rings below 0, the truth is 0."""
+    field = simulate(recipe(), 0)
+    spikes = (np.random.default_rng(0).random(field.image.shape) > 0.99).astype(np.float32)
+    made = render(recipe(), 0, dataclasses.replace(field, image=spikes))
+    assert made.truth.min() == 0
 
 
 def test_columns_fill_the_truth_however_far_it_drifts():

@@ -230,7 +230,7 @@ class Chain(Drawable):
         Parameters
         ----------
         gather : callable
-            Takes a `Grid` in window px and returns what the field shows there, (R, C) float32, an array of its own;
+            Takes a `Grid` in window px and returns what the field shows there, (R, C), not negative, in an array of its own;
             the grid's offsets are only good for the time of the call.
         shape : (int, int)
             Rows and columns of the window.
@@ -328,11 +328,11 @@ class Chain(Drawable):
 
 
 def _seen(gather: Gather, grid: Grid) -> NDArray[np.float32]:
-    # What a gather shows, as the kernels need it; where a spline rings below 0, nothing is expected.
+    # What a gather shows, as the kernels need it.
     seen = np.ascontiguousarray(gather(grid), dtype=np.float32)
     if seen.shape != grid.shape:
         raise ValueError(f"the gather returned {seen.shape} where {grid.shape} was asked for")
-    return np.maximum(seen, 0) if seen.min() < 0 else seen
+    return seen
 
 
 def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:
