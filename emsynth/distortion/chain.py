@@ -230,8 +230,8 @@ class Chain(Drawable):
         Parameters
         ----------
         gather : callable
-            Takes a `Grid` in window px and returns what the field shows there, (R, C), not negative, in an array of its own;
-            the grid's offsets are only good for the time of the call.
+            Takes a `Grid` in window px and returns what the field shows there, (R, C), not negative, in an array of
+            its own; the grid's offsets are only good for the time of the call.
         shape : (int, int)
             Rows and columns of the window.
         seed, index : int
