@@ -92,14 +92,13 @@ def test_beam_noise_keeps_its_variance_whatever_the_dwell_resolves(fastest: floa
 
 def test_relaxations_are_ar1_series() -> None:
     """One level equals SciPy's recursive filter; a slower level is added linearly between its knots."""
-    white = np.random.default_rng(0).standard_normal(20)
-    out = np.empty(12)
-    signal.relaxations(white[:12], np.array([12]), np.array([0.8]), np.array([4]), out)
+    white = np.random.default_rng(0).standard_normal(20).astype(np.float32)
+    alone, both = white[:12].copy(), white[:17].copy()
+    signal.relaxations(alone, np.array([12]), np.array([0.8]), np.zeros(0, np.int64))
     start = np.concatenate([[white[0]], 0.6 * white[1:12]])
-    alone = lfilter([1], [1, -0.8], start)
-    np.testing.assert_allclose(out, alone)
-    signal.relaxations(white[:17], np.array([12, 5]), np.array([0.8, 0.0]), np.array([4]), out)
-    np.testing.assert_allclose(out - alone, np.interp(np.arange(12), 4 * np.arange(5), white[12:17]))
+    np.testing.assert_allclose(alone, lfilter([1], [1, -0.8], start), atol=1e-6)
+    signal.relaxations(both, np.array([12, 5]), np.array([0.8, 0.0]), np.array([4]))
+    np.testing.assert_allclose(both[:12] - alone, np.interp(np.arange(12), 4 * np.arange(5), white[12:17]), atol=1e-6)
 
 
 def test_beam_noise_keeps_the_mean_and_scales_with_the_signal() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import noise, signal
-from emsynth.distortion.stage import Detection, MaskBit, Readout, ScanClock, normals, uniforms
+from emsynth.distortion.stage import Detection, MaskBit, Readout, ScanClock, uniforms
 from emsynth.draw import LogUniform, Quantity, Uniform, number, quantity
 
 REFERENCE_AREA = 256**2  # px; rates of rare events are given per frame of this size
@@ -49,7 +49,7 @@ class BeamNoise(Detection):
         times: NDArray[np.float64] = fastest * _SPACING ** np.arange(parts, dtype=np.float64)
         return times
 
-    def series(self, clock: ScanClock, key: int) -> tuple[NDArray[np.float64], float]:
+    def series(self, clock: ScanClock, key: int) -> tuple[NDArray[np.float32], float]:
         """The noise n at equally spaced knots, and the time between them, s.
 
         Its deviation is 1 at the knots of the slowest part and 0.95 on average, because linear interpolation takes some
@@ -63,9 +63,10 @@ class BeamNoise(Detection):
         steps = finest * _SPACING**power
         lengths = np.ceil(clock.frame / steps).astype(np.int64) + 3
         ratios = np.round(_SPACING ** np.diff(power)).astype(np.int64)
-        white, out = normals(key, 0, (int(lengths.sum()),)), np.empty(lengths[0])
-        signal.relaxations(white, lengths, np.exp(-steps / times), ratios, out)
-        return out / math.sqrt(len(times)), finest
+        series = np.empty(int(lengths.sum()), np.float32)
+        noise.fill_normal(np.uint64(key), np.uint64(0), series)
+        signal.relaxations(series, lengths, np.exp(-steps / times), ratios)
+        return series[: lengths[0]] * np.float32(1 / math.sqrt(len(times))), finest
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Multiply the expected counts `image (R, C)`."""
@@ -73,7 +74,7 @@ class BeamNoise(Detection):
         series, step = self.series(clock, key)
         steps = clock.row_period / step, clock.dwell / step
         start = clock.row_times()[0, 0] / step + clock.col_times()[0, 0] / step
-        signal.modulate(series.astype(np.float32), start, *steps, number(self.sigma), image)
+        signal.modulate(series, start, *steps, number(self.sigma), image)
         return image
 
 

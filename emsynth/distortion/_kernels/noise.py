@@ -249,7 +249,7 @@ def fill_words(key: np.uint64, stream: np.uint64, out: NDArray[np.uint32]) -> No
 
 
 @njit(cache=True, nogil=True, fastmath=False)
-def fill_normal(key: np.uint64, stream: np.uint64, out: NDArray[np.float64]) -> None:
+def fill_normal(key: np.uint64, stream: np.uint64, out: NDArray[np.floating]) -> None:
     """Fill `out (n,)` with standard normals, one word each."""
     words, room = np.empty(CHUNK, np.uint32), np.empty((3, CHUNK), np.float32)
     for start in range(0, out.size, CHUNK):

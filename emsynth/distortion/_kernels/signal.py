@@ -170,33 +170,31 @@ def quantise(image: NDArray[np.float32], step: float, levels: int, mask: NDArray
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def relaxations(
-    white: NDArray[np.float64], lengths: NDArray[np.int64], keep: NDArray[np.float64], ratios: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Add up AR(1) series, each sampled more coarsely than the one before, on the knots of the first.
+    white: NDArray[np.float32], lengths: NDArray[np.int64], keep: NDArray[np.float64], ratios: NDArray[np.int64]
+) -> None:
+    """Add up AR(1) series, each sampled more coarsely than the one before, on the knots of the first, in place.
 
     The knots of series k + 1 are `ratios[k]` of series k apart. Series k is made of the `lengths[k]` normals of `white`
     after those of series k - 1, and keeps `keep[k]` of its value from knot to knot; between its knots it is linear.
-    `out (lengths[0],)` receives the sum.
+    The first `lengths[0]` numbers of `white` become the sum.
     """
-    end, slower = white.size, np.zeros(2)
+    end, slower = white.size, white[:0]
     for k in range(lengths.size - 1, -1, -1):
         n = lengths[k]
-        own = white[end - n : end].copy()
+        own = white[end - n : end]
         end -= n
-        innovation = np.sqrt(1.0 - keep[k] * keep[k])
-        state, stays = own[0], keep[k]
+        stays, innovation = F(keep[k]), F(np.sqrt(1.0 - keep[k] * keep[k]))
+        state = own[0]
         for j in range(1, n):
             state = stays * state + innovation * own[j]
             own[j] = state
         if k < lengths.size - 1:
             ratio = ratios[k]
             for before in range(min((n - 1) // ratio + 1, slower.size - 1)):
-                step = (slower[before + 1] - slower[before]) / ratio
+                step = (slower[before + 1] - slower[before]) / F(ratio)
                 for j in range(before * ratio, min((before + 1) * ratio, n)):
-                    own[j] += slower[before] + step * (j - before * ratio)
+                    own[j] += slower[before] + step * F(j - before * ratio)
         slower = own
-    out[:] = slower
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
