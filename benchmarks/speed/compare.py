@@ -191,7 +191,7 @@ numbers is emsynth's alone; the references run with fixed ones.
 {verdict(next(row for row in rows if row.name == "whole chain" and row.side == FRAME))}
 
 With the draw of the chain included, one thread makes {rate:.0f} pairs of {drawn.side}² per second ({best:.0f} in the
-quickest round), one pair in the time of {drawn.sides["emsynth"].median / drawn.floor.median:.0f} passes of random words.
+quickest round): {drawn.sides["emsynth"].median / drawn.floor.median:.0f} passes of random words each.
 
 Samples per second of {cases.cores()} threads over those of one thread, samples shared out to a thread pool:
 
