@@ -22,7 +22,7 @@ from emsynth.distortion.positions import Positions
 from emsynth.distortion.resample import Resample, enlarged_map
 from emsynth.distortion.scan import ScanStage
 from emsynth.distortion.split import affine_part
-from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, happens, purpose_key
+from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, happens, purpose_key, row_means
 from emsynth.draw import Drawable, LogUniform, Quantity, Streams, number, quantity
 from emsynth.errors import FieldError
 
@@ -358,8 +358,7 @@ def _ahead(grid: Grid, offsets: NDArray[np.float32] | None, along: float) -> Gri
 
 
 def _scale(truth: NDArray[np.float32], expected_counts: float) -> float:
-    # Pairwise along each row: as good as float64, and quicker.
-    mean = float(truth.mean(axis=1).mean(dtype=np.float64))
+    mean = float(row_means(truth).mean())
     if not (np.isfinite(mean) and mean > _DARK):
         raise FieldError(
             f"the window shows a mean of {mean:g}, which no factor scales to {expected_counts:g} electrons per pixel: "

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion._kernels import motion, noise
+from emsynth.distortion._kernels import motion, noise, signal
 from emsynth.draw import Distribution, Drawable, Quantity, Streams, number, quantity, stream_key
 
 
@@ -219,6 +219,13 @@ def happens(streams: Streams, name: str, probability: Quantity) -> bool:
     """Whether something of this probability happens, by the stream `name`.presence."""
     share = number(probability)
     return share > 0 and (share >= 1 or streams.uniform(f"{name}.presence") < share)
+
+
+def row_means(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean of each row of `image (R, C)`, (R,)."""
+    means = np.empty(len(image))
+    signal.row_means(image, means)
+    return means
 
 
 class Stage(Drawable):

@@ -12,7 +12,7 @@ from pydantic import Field
 from emsynth.distortion._kernels import signal
 from emsynth.distortion.counting import REFERENCE_AREA, occurrences
 from emsynth.distortion.scan import waves
-from emsynth.distortion.stage import Detection, MaskBit, Motion, Readout, autoregressive, normals, uniforms
+from emsynth.distortion.stage import Detection, MaskBit, Motion, Readout, autoregressive, normals, row_means, uniforms
 from emsynth.draw import AnyChoice, Choice, Count, LogUniform, Quantity, Uniform, number, quantity
 
 LORENTZIAN_REACH = 8.0  # decay lengths after which the half-Lorentzian is cut: its centroid would diverge
@@ -77,7 +77,7 @@ class Streak(Detection):
             return image
         gap, idle = clock.gap / clock.dwell, np.zeros(len(image))
         if self.beam == "on" or clock.cropped:
-            idle = image.mean(axis=1).astype(np.float64)
+            idle = row_means(image)
         if self.shape == "exponential":
             signal.relax(image, idle, math.exp(-1 / decay), math.exp(-gap / decay), 1 - fraction, fraction)
             return image
@@ -110,7 +110,7 @@ class AcCoupling(Detection):
         """Take the slow signal out of `image (R, C)`."""
         clock, share = readout.clock, number(self.share)
         time = number(self.time) * clock.row_period
-        mean = float(image.mean(dtype=np.float64))
+        mean = float(row_means(image).mean())
         idle = np.full(len(image), mean)
         signal.relax(image, idle, math.exp(-clock.dwell / time), math.exp(-clock.gap / time), 1.0, -share)
         image += np.float32(share * mean)

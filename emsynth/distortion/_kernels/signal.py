@@ -13,6 +13,16 @@ F = np.float32
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def row_means(image: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+    """Mean of each row of `image (R, C)` into `out (R,)`."""
+    for r in range(image.shape[0]):
+        row, total = image[r], F(0.0)
+        for c in range(row.size):
+            total += row[c]
+        out[r] = total / row.size
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def _last_state(row: NDArray[np.float32], weights: NDArray[np.float32]) -> float:
     # What the row itself leaves in the state at its end; weights (K,) of its last K pixels.
     total, start = F(0.0), row.size - weights.size
