@@ -180,5 +180,5 @@ class Hits(Detection):
 def occurrences(key: int, stream: int, mean: float) -> int:
     """How many rare events there are, Poisson with this mean, from sub-stream `stream` of `key`."""
     drawn = np.full(1, mean, dtype=np.float32)
-    noise.poisson(np.uint64(key), np.uint64(stream), drawn)
+    noise.few_counts(np.uint64(key), np.uint64(stream), drawn)
     return int(drawn[0])

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from emsynth.distortion._kernels import motion, noise, signal
 from emsynth.draw import Distribution, Drawable, Quantity, Streams, number, quantity, stream_key
 
+_FEW = 4096  # numbers that are drawn before another thread could take over
+
 
 class MaskBit(IntFlag):
     """Meaning of the bits in a sample's mask."""
@@ -200,7 +202,8 @@ def uniforms(key: int, stream: int, shape: tuple[int, ...]) -> NDArray[np.float6
 def normals(key: int, stream: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Standard normals from sub-stream `stream` of `key`."""
     out = np.empty(shape)
-    noise.fill_normal(np.uint64(key), np.uint64(stream), out.reshape(-1))
+    fill = noise.few_normals if out.size <= _FEW else noise.fill_normal
+    fill(np.uint64(key), np.uint64(stream), out.reshape(-1))
     return out
 
 

@@ -113,7 +113,7 @@ def _solve(system: NDArray[np.float64], affine: NDArray[np.float64]) -> None:
         affine[i] = rest / system[i, i]
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=False, fastmath=False)
 def least_absolute(values: NDArray[np.float64], basis: NDArray[np.float64], least: float, most_steps: int,
                    affine: NDArray[np.float64]) -> None:
     """Fit with the least sum of absolute deviations, by iteratively reweighted least squares.

@@ -3,6 +3,8 @@
 Numbers come in chunks of 1024, four words of each of 256 Philox blocks: element n of a sub-stream is word
 (n mod 1024) div 256 of block 256·(n div 1024) + n mod 256. It depends on the key and on n only, never on the shape, the
 order or the number of threads, and all loops over a chunk run over contiguous float32, so that they vectorise.
+
+Kernels of whole frames let other threads run; those of a few numbers do not, because the hand-over takes longer.
 """
 
 from __future__ import annotations
@@ -227,7 +229,7 @@ def _poisson(mean: NDArray[np.float32], words: NDArray[np.int32], room: NDArray[
                 count[where[k]] = counts[k]
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=False, fastmath=False)
 def fill_uniform(key: np.uint64, stream: np.uint64, out: NDArray[np.float64]) -> None:
     """Fill `out (n,)` with uniforms strictly between 0 and 1."""
     words = np.empty(CHUNK, np.uint32)
@@ -338,9 +340,21 @@ def gamma(key: np.uint64, stream: np.uint64, spread: float, image: NDArray[np.fl
             image[start + k] = scale * chunk[1, k] if image[start + k] >= F(1.0) else image[start + k]
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=False, fastmath=False)
 def autoregress(series: NDArray[np.float64], correlation: float) -> None:
     """Turn white noise `series (n,)` into a stationary AR(1) series of the same deviation, in place."""
     innovation = np.sqrt(1.0 - correlation * correlation)
     for k in range(1, series.size):
         series[k] = correlation * series[k - 1] + innovation * series[k]
+
+
+@njit(cache=True, nogil=False, fastmath=False)
+def few_normals(key: np.uint64, stream: np.uint64, out: NDArray[np.float64]) -> None:
+    """As `fill_normal`, for few: to let another thread run meanwhile would take longer than to fill them."""
+    fill_normal(key, stream, out)
+
+
+@njit(cache=True, nogil=False, fastmath=False)
+def few_counts(key: np.uint64, stream: np.uint64, means: NDArray[np.float32]) -> None:
+    """As `poisson`, for few."""
+    poisson(key, stream, means)
