@@ -68,7 +68,7 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
 
 
 def slow_render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
-    time.sleep(0.2)
+    time.sleep(0.4)
     return render(recipe, index, field)
 
 
