@@ -86,14 +86,11 @@ class TubeSaturation(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Bend `image (R, C)`."""
-        level = number(self.level) * readout.brightest / readout.gain
-        knee = level * (1 - number(self.softness))
-        signal.saturate(image, level, knee, readout.mask, int(MaskBit.SATURATED))
-        return image
+        return _bend(image, readout, 0.0, number(self.level) * readout.brightest / readout.gain, number(self.softness))
 
 
 class Saturation(Detection):
-    """Amplifier or tube saturates softly at L: y = L - (L - k) exp(-(x - k)/(L - k)) above the knee k = (1 - s)·L.
+    """The amplifier saturates softly at L: y = L - (L - k) exp(-(x - k)/(L - k)) above the knee k = (1 - s)·L.
 
     Value and slope are continuous at the knee; s = 0 clips (ours). Not in the truth; pixels whose signal was at
     least L are flagged SATURATED.
@@ -110,10 +107,16 @@ class Saturation(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Bend `image (R, C)`."""
-        bright = number(self.level) * readout.brightest
-        level = readout.pedestal + bright
-        signal.saturate(image, level, level - bright * number(self.softness), readout.mask, int(MaskBit.SATURATED))
-        return image
+        return _bend(image, readout, readout.pedestal, number(self.level) * readout.brightest, number(self.softness))
+
+
+def _bend(
+    image: NDArray[np.float32], readout: Readout, foot: float, span: float, softness: float
+) -> NDArray[np.float32]:  # fmt: skip
+    # Towards foot + span, from the share `softness` of the span below it on.
+    level = foot + span
+    signal.saturate(image, level, level - softness * span, readout.mask, int(MaskBit.SATURATED))
+    return image
 
 
 class Quantise(Detection):

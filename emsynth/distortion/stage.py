@@ -182,8 +182,8 @@ class Motion:
         rows, cols = np.zeros((axes, terms, height), np.float32), np.zeros((terms, width), np.float32)
         rows[:, :own], cols[:own] = self.rows, self.cols
         if affine is not None:
-            rows[:, own], rows[:, own + 1] = -affine[:, :1] * np.arange(height) - affine[:, 2:], -affine[:, 1:2]
-            cols[own], cols[own + 1] = 1.0, np.arange(width)
+            shared = Motion.affine(-affine, (height, width))
+            rows[:, own : own + 2], cols[own : own + 2] = shared.rows, shared.cols
         return rows, cols
 
 
