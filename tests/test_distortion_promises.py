@@ -39,6 +39,7 @@ from emsynth.distortion import (
     affine_split,
     prefilter,
 )
+from emsynth.distortion.resample import interpolate
 from emsynth.distortion.stage import purpose_key
 from emsynth.draw import Streams
 
@@ -162,6 +163,33 @@ def test_a_crop_keeps_its_place_in_the_scan() -> None:
     top, left, rows, cols = chain.region(SHAPE, 5, 0)
     part = chain.positions(SHAPE, 5, 0).displacement
     np.testing.assert_allclose(part, whole.displacement[:, top : top + rows, left : left + cols], atol=2e-3)
+
+
+def test_a_crop_shows_its_part_of_the_window() -> None:
+    """The truth is that of the whole window, cut out and enlarged; so is where it says that it looks."""
+    whole = Chain.model_validate(FIXED).run(look, SHAPE, 5, 0)
+    chain = Chain.model_validate(FIXED | {"artefact": (Resample(share=0.5, interpolation="nearest"),)})
+    top, left, rows, cols = chain.region(SHAPE, 5, 0)
+    assert top + left > 0
+    made = chain.run(look, SHAPE, 5, 0)
+    part = whole.truth[top : top + rows, left : left + cols] / whole.scale
+    enlarged = np.maximum(interpolate(part, SHAPE, "cubic"), part.min())
+    np.testing.assert_allclose(made.truth / made.scale, enlarged, rtol=1e-4)
+    corner = made.truth_positions()[:, 0, 0]
+    np.testing.assert_allclose(corner, [top - 0.5 + rows / SHAPE[0] / 2, left - 0.5 + cols / SHAPE[1] / 2])
+
+
+def test_no_stage_has_the_random_numbers_of_another() -> None:
+    """What counting and reading out add to one sample is not related, nor are the rows that jitter and are offset."""
+    flat = Chain.model_validate(FIXED)
+    noises = []
+    for stage in (Poisson(), ReadNoise(sigma=1.0)):
+        made = flat.model_copy(update={"detector": (stage,)}).run(
+            lambda grid: np.ones(grid.shape, np.float32), SHAPE, 5, 0)  # fmt: skip
+        noises.append((made.distorted - made.truth).ravel())
+    assert abs(np.corrcoef(*noises)[0, 1]) < 5 / np.sqrt(noises[0].size)
+    tags = [stage.stage for part in ("scan", "detector") for stage in getattr(EVERYTHING, part)]
+    assert len({purpose_key(5, 0, tag) for tag in tags}) == len(tags)
 
 
 def test_beam_noise_of_a_crop_is_that_of_the_scan() -> None:
