@@ -56,9 +56,11 @@ class Listener:
 def start(path, function="render", what=""):
     """A build in a process group of its own, as a user's shell would start it."""
     script = textwrap.dedent(f"""
+        import signal
         import fakes
         from emsynth import builder
         from emsynth.builder.tasks import Engine
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         builder.build(fakes.recipe(), {str(path)!r}, workers=2, engine=Engine(fakes.outline, fakes.simulate,
                       fakes.{function}){what})
         """)
