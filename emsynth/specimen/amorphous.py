@@ -137,7 +137,7 @@ class Amorphous(Drawable):
                         thermal={material: default_displacement(material)}, mistilt=(0.0, 0.0), kind="amorphous",
                         structure=f"a-{material}", prototype=PROTOTYPE, thickness=thickness,
                         about={"thermal_source": SOURCE, "density": round(density(material), 3)},
-                        entrance=MARGIN, slab=True)
+                        entrance=MARGIN, slab=True, grain=np.full(len(position), -1, np.int16))
 
 
 def density(material: str) -> float:

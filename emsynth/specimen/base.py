@@ -60,7 +60,7 @@ class Specimen:
     mistilt : tuple of float
         (row, col) tilt of the specimen against the beam in mrad.
     kind : str
-        ``"crystal"``, ``"nanoparticle"`` or ``"amorphous"``.
+        The recipe's word for it: ``"crystal"``, ``"nanoparticle"``, ``"amorphous"``, ...
     structure : str
         Name of the structure, for people: ``"Au"``, ``"Au on a-C"``, or the file's name.
     prototype : str
@@ -76,6 +76,11 @@ class Specimen:
         Whether the top part of this specimen is a thinner specimen of the same kind, so that exit planes on the way
         down are a thickness series: true of a crystal repeated along the beam and of an amorphous film; false of a
         layer, of a finite slab or box taken as it is, and of a particle.
+    grain : ndarray (atom,), int16, optional
+        Grain that each atom belongs to, from 0; -1 of an atom that belongs to no lattice. All of grain 0 where not given.
+    endless : tuple of bool
+        Whether the repetition of the tile along (row, col) is what the specimen is: of a perfect crystal along both, of
+        a grain boundary along the boundary. Across the others a window must not see it repeat.
     """
 
     atoms: Atoms
@@ -90,6 +95,8 @@ class Specimen:
     about: dict[str, Any] = field(default_factory=dict)
     entrance: float = 0.0
     slab: bool = False
+    grain: NDArray[np.int16] | None = None
+    endless: tuple[bool, bool] = (False, False)
 
     @property
     def repeats(self) -> tuple[int, int]:

@@ -244,7 +244,7 @@ def _slab(recipe: Crystal, source: _Source, streams: Streams) -> Specimen:
     return Specimen(atoms=atoms, tile=(sides[1], sides[0]), columns=columns, thermal=source.thermal,
                     mistilt=(tilt * math.sin(azimuth), tilt * math.cos(azimuth)), kind="crystal",
                     structure=source.name, prototype=source.prototype, thickness=stack.thickness, about=about,
-                    entrance=stack.entrance, slab=stack.slab)
+                    entrance=stack.entrance, slab=stack.slab, endless=(True, True))
 
 
 @dataclass(frozen=True)

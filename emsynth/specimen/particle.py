@@ -206,7 +206,8 @@ def _placed(recipe: Nanoparticle, particle: Floats, streams: Streams) -> Specime
                     about={"zone_axis": list(cast(Axis, recipe.zone_axis)), "particle_atoms": len(particle),
                            "diameter": round(sphere_diameter(entry.name, len(particle)), 3), "box": round(side, 4),
                            "thermal_source": entry.thermal_source},
-                    entrance=MARGIN, slab=False)
+                    entrance=MARGIN, slab=False,
+                    grain=np.repeat(np.array([0, -1], np.int16), [len(particle), len(below)]))
 
 
 def _rest(particle: Floats, below: Floats, side: float) -> float:
