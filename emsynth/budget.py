@@ -13,6 +13,7 @@ import scipy.fft
 from emsynth.passes import Outline
 from emsynth.recipe import Recipe
 from emsynth.simulation.images import OwnImages
+from emsynth.simulation.plan import Phenomenological
 from emsynth.store.layout import shard_count
 
 # Measured on one core of the reference machine, on which a stack of 32 complex Fourier transforms of 160² goes at
@@ -86,8 +87,10 @@ def field_seconds(recipe: Recipe, outline: Outline) -> float:
         return _READ_CACHED
     if isinstance(recipe.simulate, OwnImages):
         return _READ_IMAGE * outline.bytes / 4
+    if isinstance(recipe.simulate, Phenomenological):
+        return outline.work / _REFERENCE_RATE
     phonons = recipe.simulate.phonons
-    configurations = max(1, min(phonons.maximum, max(phonons.minimum, _CONFIGURATIONS)))
+    configurations = min(phonons.maximum, max(phonons.minimum, _CONFIGURATIONS)) if phonons.moves else 1
     return outline.work * configurations / _REFERENCE_RATE
 
 

@@ -234,6 +234,11 @@ Word = str | AnyChoice
 Vector = tuple[float, ...] | AnyChoice
 
 
+def optional_tag(schema: dict[str, Any]) -> None:
+    """Make the schema of a union's tag say that it may be left out."""
+    schema["enum"] = [schema.pop("const")]
+
+
 def quantity(default: Any = ..., *, unit: str, low: float, high: float, about: str) -> Any:
     """Declare a physical number of a recipe: its unit and range are in the schema and in every message.
 

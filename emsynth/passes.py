@@ -10,24 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from emsynth.draw import Streams
+from emsynth.draw import Streams, number
 from emsynth.errors import FieldError
-from emsynth.microscope import Microscope
+from emsynth.microscope import Instrument, Microscope, SurfaceSem, SurveyStem, SurveyTem, TransmissionMicroscope
 from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
 from emsynth.reach import check_fit
 from emsynth.recipe import Recipe, largest
+from emsynth.simulation import backend, images
 from emsynth.simulation import field as field_cache
-from emsynth.simulation import images
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
-from emsynth.simulation.plan import Plan, Simulation, picture_shape, plan_for
-from emsynth.specimen import prototype_split
+from emsynth.simulation.plan import (
+    Phenomenological,
+    Plan,
+    Simulation,
+    picture_shape,
+    plan_for,
+    plan_transmission,
+    smooth_number,
+)
+from emsynth.specimen import Morphology, morphology, prototype_split
 from emsynth.specimen.base import Specimen
 from emsynth.view import window_of
 
 # What else determines the numbers of a field; another version of one of them means another field.
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
+
+# Of a phenomenological field, for each of its pixels: time as wave points of multislice, and bytes in memory.
+_SURVEY_WORK, _SURVEY_MEMORY = 250.0, 600.0
 
 # Samples of an image of which it is known before the build that their windows fit and show something.
 _SAMPLES_SEEN = 16
@@ -76,7 +87,8 @@ class Outline:
 @dataclass(frozen=True)
 class _Pass:
     specimen: Specimen
-    microscope: Microscope
+    microscope: Instrument
+    settings: Simulation
     streams: Streams
     plan: Plan
     digest: str
@@ -93,12 +105,15 @@ def outline(recipe: Recipe, field: int) -> Outline:
     """
     if isinstance(recipe.simulate, OwnImages):
         return _outline_image(recipe, recipe.simulate, field)
+    if isinstance(recipe.simulate, Phenomenological):
+        return _outline_survey(recipe, recipe.simulate, field)
     prepared = _prepare(recipe, recipe.simulate, field)
     specimen, plan = prepared.specimen, prepared.plan
     tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
-    check_fit(recipe.image, tile, specimen.kind == "crystal", specimen.structure)
-    rows, cols = picture_shape(plan, recipe.simulate.oversampling)
-    pictures = len(plan.planes) * len(prepared.microscope.detectors)
+    bounds = [math.inf if endless else side for side, endless in zip(tile, specimen.endless, strict=True)]
+    check_fit(recipe.image, (bounds[0], bounds[1]), specimen.structure)
+    rows, cols = _shape(prepared, tile)
+    pictures = len(plan.planes) * len(prepared.microscope.channels)
     return Outline(
         field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
         prototype=specimen.prototype, split=split_of(specimen.prototype), work=plan.work, memory=plan.memory,
@@ -106,9 +121,56 @@ def outline(recipe: Recipe, field: int) -> Outline:
         cached=field_cache.is_kept(prepared.digest), shape=(rows, cols))
 
 
+def _shape(prepared: _Pass, tile: tuple[float, float]) -> tuple[int, int]:
+    """(rows, cols) of the pictures of a pass; of TEM images the most that it can be."""
+    oversampling = prepared.settings.oversampling
+    if isinstance(prepared.microscope, Microscope):
+        return picture_shape(prepared.plan, oversampling)
+    limit = prepared.microscope.band_limit
+    rows, cols = (smooth_number(oversampling * (2 * math.ceil(limit * side) + 1)) for side in tile)
+    return rows, cols
+
+
 def split_of(prototype: str) -> str:
     """Split of all samples of one prototype, of a structure or of a user's image."""
-    return images.split_of(prototype) or prototype_split(prototype)
+    return images.split_of(prototype) or morphology.split_of(prototype) or prototype_split(prototype)
+
+
+def _survey(recipe: Recipe, field: int) -> tuple[Morphology, SurveyStem | SurveyTem | SurfaceSem, Streams, str]:
+    drawn, microscope, streams = recipe.draw_field(field)
+    assert isinstance(drawn, Morphology)
+    assert isinstance(microscope, SurveyStem | SurveyTem | SurfaceSem)
+    determines = {"specimen": drawn.model_dump(mode="json"), "simulate": recipe.simulate.model_dump(mode="json"),
+                  "microscope": microscope.model_dump(mode="json", exclude={"weight"}), "seed": streams.seed,
+                  "field": streams.index, "platform": fingerprint(),
+                  "versions": {name: importlib.metadata.version(name) for name in ("numpy", "scipy")}}
+    return drawn, microscope, streams, field_cache.content_digest(determines)
+
+
+def _outline_survey(recipe: Recipe, asked: Phenomenological, field: int) -> Outline:
+    drawn, microscope, _, digest = _survey(recipe, field)
+    family, side = str(drawn.family), number(drawn.extent)
+    prototype = morphology.PREFIX + family
+    check_fit(recipe.image, (side, side), prototype)
+    images_of = len(microscope.channels)
+    return Outline(
+        field=field, digest=digest, kind=drawn.kind, structure=family, prototype=prototype, split=split_of(prototype),
+        work=_SURVEY_WORK * asked.size**2, memory=_SURVEY_MEMORY * asked.size**2 / 1e9,
+        bytes=4 * asked.size**2 * images_of, most_columns=0, cached=field_cache.is_kept(digest),
+        shape=(asked.size, asked.size))
+
+
+def _simulate_survey(recipe: Recipe, asked: Phenomenological, field: int, cache: bool) -> Field:
+    drawn, microscope, streams, digest = _survey(recipe, field)
+    kept = field_cache.load(digest) if cache else None
+    if kept is not None:
+        return kept
+    from emsynth.simulation import survey
+
+    made = survey.simulate(drawn, microscope, asked, streams)
+    if cache:
+        field_cache.keep(digest, made)
+    return made
 
 
 def _outline_image(recipe: Recipe, own: OwnImages, field: int) -> Outline:
@@ -149,42 +211,59 @@ def simulate(recipe: Recipe, field: int, cache: bool = True) -> Field:
     if isinstance(recipe.simulate, OwnImages):
         # Reading it costs no more than the cache would.
         return images.read_field(recipe.simulate, field)
+    if isinstance(recipe.simulate, Phenomenological):
+        return _simulate_survey(recipe, recipe.simulate, field, cache)
     prepared = _prepare(recipe, recipe.simulate, field)
     kept = field_cache.load(prepared.digest) if cache else None
     if kept is not None:
         return kept
-    # abTEM takes seconds to import: only who simulates pays for it.
-    from emsynth.simulation import multislice
-
-    made = multislice.simulate(prepared.specimen, prepared.microscope, recipe.simulate, prepared.streams)
+    made = _multislice(prepared)
     if cache:
         field_cache.keep(prepared.digest, made)
     return made
 
 
+def _multislice(prepared: _Pass) -> Field:
+    # abTEM takes seconds to import: only who simulates pays for it.
+    from emsynth.simulation import multislice, tem
+
+    specimen, settings, streams = prepared.specimen, prepared.settings, prepared.streams
+    if isinstance(prepared.microscope, TransmissionMicroscope):
+        return tem.simulate(specimen, prepared.microscope, settings, streams)
+    return multislice.simulate(specimen, prepared.microscope, settings, streams)
+
+
 def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
     drawn, microscope, streams = recipe.draw_field(field)
+    assert not isinstance(drawn, Morphology)
+    assert isinstance(microscope, Microscope | TransmissionMicroscope)
     specimen = drawn.build(streams)
-    plan = plan_for(specimen, microscope, asked)
+    if isinstance(microscope, TransmissionMicroscope):
+        plan = plan_transmission(specimen, microscope, asked)
+    else:
+        plan = plan_for(specimen, microscope, asked)
     if plan.memory > asked.memory:
         raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {plan.memory:.1f} GB, more "
                          f"than the allowed {asked.memory:g} GB; use a smaller box, fewer thicknesses, a "
                          f"smaller simulate.max_angle, or raise simulate.memory")
-    return _Pass(specimen, microscope, streams, plan, _digest(specimen, microscope, recipe, streams))
+    return _Pass(specimen, microscope, asked, streams, plan, _digest(specimen, microscope, asked, streams))
 
 
-def _digest(specimen: Specimen, microscope: Microscope, recipe: Recipe, streams: Streams) -> str:
+def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, streams: Streams) -> str:
     """The atoms themselves are hashed, so that a change in how specimens are built is a change of the field."""
     atoms = hashlib.sha256()
     for array in (specimen.atoms.cell.array, specimen.atoms.numbers.astype(np.int64), specimen.atoms.positions,
-                  specimen.columns.position, specimen.columns.depth):
+                  specimen.columns.position, specimen.columns.depth,
+                  np.zeros(0) if specimen.grain is None else specimen.grain):
         atoms.update(np.ascontiguousarray(array).tobytes())
     determines: dict[str, Any] = {
         "atoms": atoms.hexdigest(), "tile": list(specimen.tile), "thermal": specimen.thermal,
         "mistilt": list(specimen.mistilt), "kind": specimen.kind, "structure": specimen.structure,
         "prototype": specimen.prototype, "about": specimen.about,
         "microscope": microscope.model_dump(mode="json", exclude={"weight", "looks_at"}),
-        "simulate": recipe.simulate.model_dump(mode="json", exclude={"memory"}),
+        "instrument": microscope.kind, "endless": list(specimen.endless), "slab": specimen.slab,
+        "simulate": settings.model_dump(mode="json", exclude={"memory", "device"}),
+        "backend": backend.name_of(settings.device),
         "seed": streams.seed, "field": streams.index,
         "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
         "platform": fingerprint(),

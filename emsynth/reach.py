@@ -89,10 +89,12 @@ def largest_pixel(size: int, extent: tuple[float, float], rotation: float = 0.0)
     return min(extent) / (size * (abs(math.cos(turn)) + abs(math.sin(turn))))
 
 
-def check_fit(image: Image, extent: tuple[float, float], repeats: bool, name: str) -> None:
-    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit the field."""
+def check_fit(image: Image, extent: tuple[float, float], name: str) -> None:
+    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit a field of `extent` Å, which is
+    infinite where the field repeats.
+    """
     least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
-    if not repeats and least > most * (1 + 1e-9):
+    if least > most * (1 + 1e-9):
         raise FieldError(
             f"image.pixel_size: a window of {image.size} px of {least:g} Å is {image.size * least:.1f} Å wide and does "
             f"not fit into the field of {name}, {extent[0]:.1f} x {extent[1]:.1f} Å; allow a pixel of {most:.3g} Å or "

@@ -30,14 +30,17 @@ from emsynth.draw import (
     quantity,
 )
 from emsynth.errors import FieldError, RecipeError
-from emsynth.microscope import Microscope, choose
+from emsynth.microscope import AnyMicroscope, Microscope, Survey, choose
 from emsynth.simulation.images import DETECTOR, OwnImages
-from emsynth.simulation.plan import Simulation
-from emsynth.specimen import AnySpecimen, Mixture, structure
+from emsynth.simulation.plan import Phenomenological, Simulation
+from emsynth.specimen import AnySpecimen, Mixture, Morphology, structure
 from emsynth.specimen.crystal import known_names
 from emsynth.specimen.table import refuse_reserved
 
 SPLITS = ("train", "val", "test")
+
+# Stands for every detector of a microscope alike.
+ANY = "any"
 
 _OWN_EXAMPLE = "simulate: {kind: images, folder: clean/, pixel_size: 0.2}"
 
@@ -51,7 +54,8 @@ class Image(Drawable):
     rotation: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                   about="turn of the window on the field, from the column axis to the row axis")
     flip: Quantity = quantity(0.5, unit="1", low=0, high=1, about="probability that the field is mirrored")
-    detector: Word = Field(Choice(values=("HAADF",)), description="whose image; one of microscope.detectors")
+    detector: Word = Field(Choice(values=("HAADF",)),
+                           description="whose image; one of the microscope's detectors, or any")
     plane: Quantity = quantity(Uniform(low=0, high=1), unit="1", low=0, high=1,
                                about="where in the thickness series: 0 the thinnest, 1 the thickest plane")
     perfect: Quantity = quantity(0.3, unit="1", low=0, high=1,
@@ -84,6 +88,16 @@ class OwnWindow(Image):
     thickness_variation: Quantity = quantity(0.0, unit="1", low=0, high=1, about="an image has one plane")
 
 
+class SurveyWindow(Image):
+    """The window on a phenomenological field, whose pixels are nanometres."""
+
+    pixel_size: Quantity = quantity(unit="Å", low=0.5, high=1e5, about="side of a pixel")
+    plane: Quantity = quantity(0.0, unit="1", low=0, high=1, about="such a field has one plane")
+    strain: Quantity = quantity(0.0, unit="1", low=0, high=0.05,
+                                about="bound of the local strain in a smooth random strain map")
+    thickness_variation: Quantity = quantity(0.0, unit="1", low=0, high=1, about="such a field has one plane")
+
+
 class Store(Drawable):
     """How the data set is kept."""
 
@@ -96,7 +110,12 @@ def _tagged(simulate: Any) -> Any:
     return {"kind": "multislice", **simulate} if isinstance(simulate, dict) else simulate
 
 
-Fields = Annotated[Simulation | OwnImages, Field(discriminator="kind"), BeforeValidator(_tagged)]
+def _scanning(microscope: Any) -> Any:
+    return {"kind": "stem", **microscope} if isinstance(microscope, dict) else microscope
+
+
+Fields = Annotated[Simulation | Phenomenological | OwnImages, Field(discriminator="kind"), BeforeValidator(_tagged)]
+Scope = Annotated[AnyMicroscope, Field(discriminator="kind"), BeforeValidator(_scanning)]
 
 
 def _schema_of_own(schema: dict[str, Any]) -> None:
@@ -124,24 +143,23 @@ class Recipe(Drawable):
     fields: int = Field(ge=1, le=2**24, description="simulation passes that the samples share")
     image: Image = Image()
     specimen: Annotated[AnySpecimen | Mixture, Field(discriminator="kind")] | None
-    microscope: Microscope | Annotated[tuple[Microscope, ...], Field(min_length=1)] | None = Microscope()
+    microscope: Scope | Annotated[tuple[Scope, ...], Field(min_length=1)] | None = Microscope()
     simulate: Fields = Simulation()
     distort: Chain = Chain()
     store: Store = Store()
 
     @model_validator(mode="before")
     @classmethod
-    def _of_own_images(cls, content: Any) -> Any:
+    def _of_other_fields(cls, content: Any) -> Any:
         simulate = content.get("simulate") if isinstance(content, dict) else None
+        if isinstance(simulate, Phenomenological) or (isinstance(simulate, dict)
+                                                      and simulate.get("kind") == "phenomenological"):
+            return {**content, "image": _window(SurveyWindow, content.get("image", {}))}
         own = simulate.model_dump() if isinstance(simulate, OwnImages) else simulate
         # A folder without the kind is a mistake in `simulate`, and no reason to miss a specimen.
         if not isinstance(own, dict) or (own.get("kind") != "images" and "folder" not in own):
             return content
-        image = content.get("image", {})
-        # What is wrong in it is said where it is validated as `Image`, and of its default where that stands.
-        with contextlib.suppress(ValidationError):
-            if isinstance(image, dict):
-                image = OwnWindow.model_validate({"pixel_size": own.get("pixel_size"), **image})
+        image = _window(OwnWindow, content.get("image", {}), pixel_size=own.get("pixel_size"))
         return {"specimen": None, "microscope": None, **content, "image": image}
 
     @field_validator("specimen")
@@ -174,18 +192,19 @@ class Recipe(Drawable):
                              f"or, for images of your own instead, {_OWN_EXAMPLE}")
         if self.microscope is None:
             raise ValueError("microscope: is empty; give a mapping of keys, a list of such, or remove the key")
+        _check_physics(self.specimen, self.microscopes, self.simulate)
         for microscope in self.microscopes:
-            present = [d.name for d in microscope.detectors]
             for name in names:
-                if name not in present:
+                if name != ANY and name not in microscope.channels:
                     raise ValueError(f"image.detector: {name!r} is not a detector of the microscope; it has "
-                                     f"{', '.join(present)}")
-            for detector in microscope.detectors:
-                _check_reach(detector.outer, detector.unit, detector.name, microscope, self.simulate)
+                                     f"{', '.join(microscope.channels)}, and {ANY!r} stands for all of them")
+            if isinstance(microscope, Microscope) and isinstance(self.simulate, Simulation):
+                for detector in microscope.detectors:
+                    _check_reach(detector.outer, detector.unit, detector.name, microscope, self.simulate)
         return self
 
     @property
-    def microscopes(self) -> tuple[Microscope, ...]:
+    def microscopes(self) -> tuple[AnyMicroscope, ...]:
         """The microscopes, one or several; none where the fields are the user's images."""
         if self.microscope is None:
             return ()
@@ -229,7 +248,7 @@ class Recipe(Drawable):
         """Field that sample `sample` is cut from; does not depend on the number of samples."""
         return sample % self.fields
 
-    def draw_field(self, field: int) -> tuple[AnySpecimen, Microscope, Streams]:
+    def draw_field(self, field: int) -> tuple[AnySpecimen, AnyMicroscope, Streams]:
         """Specimen and microscope of one field, drawn, and its random streams.
 
         Parameters
@@ -277,6 +296,14 @@ class Recipe(Drawable):
         return digest_of(content)
 
 
+def _window(kind: type[Image], image: Any, **default: Any) -> Any:
+    """The image section of a kind; as it is where that is wrong: it is validated as `Image` then, which says why."""
+    with contextlib.suppress(ValidationError):
+        if isinstance(image, dict):
+            return kind.model_validate({**default, **image})
+    return image
+
+
 def _check_own(specimen: object, microscope: object, detectors: Sequence[str]) -> None:
     """Raise ValueError where a recipe of images asks for what only a simulation has."""
     for key, given in (("specimen", specimen), ("microscope", microscope)):
@@ -287,6 +314,24 @@ def _check_own(specimen: object, microscope: object, detectors: Sequence[str]) -
         if name != DETECTOR:
             raise ValueError(f"image.detector: {name!r} is not a detector of your images, which have one called "
                              f"{DETECTOR!r}; remove the key")
+
+
+def _check_physics(specimen: AnySpecimen | Mixture, microscopes: tuple[AnyMicroscope, ...],
+                   simulate: Simulation | Phenomenological) -> None:
+    """Raise ValueError where specimen, microscope and simulation do not go together."""
+    parts = [m.specimen for m in specimen.members] if isinstance(specimen, Mixture) else [specimen]
+    atoms = isinstance(simulate, Simulation)
+    meant = "multislice" if atoms else "phenomenological"
+    for part in parts:
+        if isinstance(part, Morphology) == atoms:
+            other = "simulate: {kind: phenomenological}" if atoms else "leave out simulate.kind"
+            raise ValueError(f"specimen: kind {part.kind!r} cannot be simulated by kind {meant!r}; "
+                             f"{'a morphology has no atoms: set ' if atoms else 'it is made of atoms: '}{other}")
+    for microscope in microscopes:
+        if isinstance(microscope, Survey) == atoms:
+            fitting = "stem or tem" if atoms else "stem_survey, tem_survey or sem"
+            raise ValueError(f"microscope: kind {microscope.kind!r} does not go with simulate.kind {meant!r}; use a "
+                             f"microscope of kind {fitting}")
 
 
 def _check_one_plane(image: Image) -> None:

@@ -67,6 +67,8 @@ class Sample:
         Part of the displacement that truth and image share: affine @ [row, col, 1], in px.
     mask : ndarray (rows, cols), uint8
         Bits of `emsynth.distortion.MaskBit`.
+    class_map : ndarray (rows, cols), uint8
+        What the truth shows at each pixel: 0 vacuum, 1 amorphous, 2 + n grain n, 255 unknown.
     columns : SampleColumns
         Atom columns in the window.
     drawn : Recipe
@@ -91,6 +93,7 @@ class Sample:
     displacement: NDArray[np.float16]
     affine: NDArray[np.float64]
     mask: NDArray[np.uint8]
+    class_map: NDArray[np.uint8]
     columns: SampleColumns
     drawn: Recipe
     split: str
@@ -141,6 +144,7 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     return Sample(
         index=index, field=recipe.field_of(index), truth=made.truth, distorted=made.distorted,
         displacement=made.displacement, affine=made.affine, mask=made.mask,
+        class_map=view.classes_at(window, clean, made.truth_grid()),
         columns=_columns(window, clean, made), drawn=drawn, split=split_of(clean.prototype),
         prototype=clean.prototype, structure=str(clean.provenance["specimen"]["structure"]),
         physics=str(clean.provenance["physics"]), detector=detector, sampling=float(made.sampling or window.pixel),

@@ -15,7 +15,7 @@ from emsynth.errors import FieldError
 from emsynth.maps import plane_map, strain_map
 from emsynth.oversampling import parts
 from emsynth.reach import Reach, check_fit, fit, largest_pixel, origin, reach_of
-from emsynth.recipe import Image, Recipe, smallest
+from emsynth.recipe import ANY, Image, Recipe, smallest
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
 
@@ -42,17 +42,17 @@ def fitted(drawn: Image, recipe: Image, field: Field, reach: Reach | None = None
     FieldError
         Where the window does not fit even then.
     """
-    if field.repeats:
+    if all(field.repeats):
         return drawn
     if reach is not None:
         pixel, turn = fit(drawn, smallest(recipe.pixel_size), field, reach, index)
         return drawn.model_copy(update={"pixel_size": pixel, "rotation": turn})
-    check_fit(recipe, field.extent, field.repeats, str(field.provenance["specimen"]["structure"]))
+    check_fit(recipe, field.bounds, str(field.provenance["specimen"]["structure"]))
     least, rotation = smallest(recipe.pixel_size), number(drawn.rotation)
-    limit = largest_pixel(drawn.size, field.extent, rotation)
+    limit = largest_pixel(drawn.size, field.bounds, rotation)
     if limit < least:
         rotation = 90.0 * round(rotation / 90.0)
-        limit = max(least, largest_pixel(drawn.size, field.extent, rotation))
+        limit = max(least, largest_pixel(drawn.size, field.bounds, rotation))
     return drawn.model_copy(update={"pixel_size": min(number(drawn.pixel_size), limit), "rotation": rotation})
 
 
@@ -67,6 +67,7 @@ def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[
     FieldError
         Where the window does not fit, or none of 64 places shows anything.
     """
+    drawn = drawn.model_copy(update={"image": _with_detector(drawn.image, field, recipe.seed, index)})
     dark = isinstance(recipe.simulate, OwnImages) and _darkest(field) < _DIMMEST
     seen = reach_of(drawn.image, drawn.distort, recipe.seed, index) if dark or not field.periodic else None
     reach = None if field.periodic else seen
@@ -79,6 +80,14 @@ def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[
             return image, window
         window = place(image, field, recipe.seed, index, reach, turn)
     raise FieldError(_empty(image, first, field, index))
+
+
+def _with_detector(image: Image, field: Field, seed: int, index: int) -> Image:
+    """The image section with one detector, where it says any: each of the field's alike."""
+    if image.detector != ANY:
+        return image
+    chosen = int(generator(seed, index, "image.detector.any").integers(len(field.detectors)))
+    return image.model_copy(update={"detector": field.detectors[chosen]})
 
 
 def _darkest(field: Field) -> float:
@@ -130,13 +139,27 @@ def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None
     pixel, size, rotation = number(image.pixel_size), image.size, math.radians(number(image.rotation))
     turned = size * pixel * (abs(math.cos(rotation)) + abs(math.sin(rotation)))
     # A window that must not see the repetition stays within the field.
-    slack = np.asarray(field.extent) - (0.0 if field.repeats else turned)
+    slack = np.asarray(field.extent) - np.where(field.repeats, 0.0, turned)
     chosen = generator(seed, index, f"image.origin.{turn}" if turn else "image.origin").random(2)
     centre = np.asarray(field.extent) / 2 + (chosen - 0.5) * np.maximum(slack, 0.0)
     at = (float(centre[0]), float(centre[1])) if reach is None else origin(image, field, reach, chosen)
     window = Window(shape=(size, size), pixel=pixel, rotation=rotation, origin=at, flip=number(image.flip) > 0.5)
     return Window(**{**vars(window), "warp": strain_map(image, window, seed, index),
                      "plane": plane_map(image, window, len(field.thickness), seed, index)})
+
+
+def classes_at(window: Window, field: Field, grid: Grid) -> NDArray[np.uint8]:
+    """Class (rows, cols) of the place that each pixel of a grid looks at, from the class map."""
+    if field.classes.size == 1:
+        return np.full(grid.shape, field.classes[0, 0], np.uint8)
+    out, counts = np.empty(grid.shape, np.uint8), np.array(field.classes.shape)
+    for rows, part in parts(grid):
+        at = window.to_specimen(part.positions().reshape(2, -1).T) * (counts / np.asarray(field.extent))
+        # The map's pixels are areas, and begin at the corner.
+        index = np.floor(at).astype(np.int64)
+        index = np.mod(index, counts) if field.periodic else np.clip(index, 0, counts - 1)
+        out[rows] = field.classes[index[:, 0], index[:, 1]].reshape(part.shape)
+    return out
 
 
 def thickness_at(window: Window, field: Field, points: NDArray[np.float64]) -> NDArray[np.float64]:

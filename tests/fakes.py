@@ -43,7 +43,7 @@ def simulate(recipe: Recipe, field: int) -> Field:
     columns = Columns(rng.random((count, 2)), np.full(count, 79, np.uint8), ("Au",) * count, rng.random((count, 2)),
                       np.full(count, 3, np.int32))
     return Field(rng.random((2, 1, 24, 24)).astype(np.float32), (0.1, 0.11), True, columns, np.array([10.0, 20.0]),
-                 ("HAADF",), 2.5, (0.0, 1.0), 0.5, True,
+                 ("HAADF",), 2.5, (0.0, 1.0), 0.5, (True, True),
                  {"physics": "fake", "specimen": {"prototype": PROTOTYPES[field % 3], "structure": f"S{field}"},
                   "phonon_configurations": 2, "standard_error": {"HAADF": 0.03 * (field + 1)}})
 
@@ -61,7 +61,7 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     return Sample(
         index=index, field=number, truth=truth, distorted=rng.poisson(truth * 9).astype(np.float32),
         displacement=rng.random((2, SIZE, SIZE)).astype(np.float16), affine=rng.random((2, 3)),
-        mask=np.zeros((SIZE, SIZE), np.uint8), columns=columns, drawn=recipe,
+        mask=np.zeros((SIZE, SIZE), np.uint8), class_map=np.full((SIZE, SIZE), 2, np.uint8), columns=columns, drawn=recipe,
         split=("train", "val", "test")[number % 3], prototype=PROTOTYPES[number % 3], structure=f"S{number}",
         physics="fake", detector="HAADF", sampling=0.1, thickness=15.0, expected_counts=4.5, gain=1.0, black_level=0.0,
         step=1.0)

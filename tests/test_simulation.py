@@ -89,7 +89,7 @@ def test_an_atom_scatters_alike_wherever_it_lies_on_the_grid():
         image = integrator.integrate_on_grid(atom, 0, 2, (n, n), (step, step))
         return np.abs(np.fft.fft2(image))[used, 0]
 
-    exact, linear = ExactProjection("lobato"), ScatteringFactorProjectionIntegrals("lobato")
+    exact, linear = ExactProjection(), ScatteringFactorProjectionIntegrals("lobato")
     np.testing.assert_allclose(amplitude(exact, 0.5), amplitude(exact, 0.0), rtol=1e-3)
     assert np.abs(amplitude(linear, 0.5) / amplitude(linear, 0.0) - 1).max() > 0.3
     # Averaged over positions both are the same potential.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -17,9 +19,14 @@ from scipy.spatial import cKDTree
 
 from emsynth.errors import FieldError
 from emsynth.specimen.base import Columns
+from emsynth.specimen.classes import UNKNOWN
 
 # Raise when a change of code changes the numbers in a field: old cache entries are then never read again.
-FIELD_VERSION = 1
+FIELD_VERSION = 2
+
+
+def _unknown() -> NDArray[np.uint8]:
+    return np.full((1, 1), UNKNOWN, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +54,14 @@ class Field:
         displaced by -tilt·z.
     entrance : float
         Depth in Å at which the specimen begins; the depths of columns count from the top of the box.
-    repeats : bool
-        Whether a window may be wider than the field: true for a perfect crystal; a box with a particle or an
-        amorphous film in it is periodic too, but its repetition would be seen.
+    repeats : tuple of bool
+        Whether a window may be wider than the field along (row, col): true for a perfect crystal, and along a grain
+        boundary; a box with a particle or an amorphous film in it is periodic too, but its repetition would be seen.
     provenance : dict
         What made it: physics, specimen, microscope, accuracy reached (plain JSON values).
+    classes : ndarray (rows, cols), uint8
+        Class map over the same extent as the image, at a resolution of its own: 0 vacuum, 1 amorphous, 2 + n grain n,
+        255 unknown.
     """
 
     image: NDArray[np.float32]
@@ -63,8 +73,9 @@ class Field:
     band_limit: float
     mistilt: tuple[float, float]
     entrance: float
-    repeats: bool
+    repeats: tuple[bool, bool]
     provenance: dict[str, Any]
+    classes: NDArray[np.uint8] = dataclasses.field(default_factory=_unknown)
 
     @property
     def critical(self) -> bool:
@@ -76,6 +87,12 @@ class Field:
         """(row, col) side in Å."""
         rows, cols = self.image.shape[-2:]
         return rows * self.sampling[0], cols * self.sampling[1]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(row, col) side in Å that a window must stay within: infinite where the field repeats."""
+        rows, cols = (math.inf if endless else side for side, endless in zip(self.extent, self.repeats, strict=True))
+        return rows, cols
 
     @cached_property
     def prototype(self) -> str:
@@ -172,10 +189,10 @@ def to_arrays(field: Field) -> dict[str, NDArray[Any]]:
     """The field as plain arrays, JSON as bytes; `from_arrays` is the way back."""
     about = {"sampling": field.sampling, "periodic": field.periodic, "detectors": field.detectors,
              "band_limit": field.band_limit, "mistilt": field.mistilt, "entrance": field.entrance,
-             "repeats": field.repeats,
+             "repeats": list(field.repeats),
              "formula": field.columns.formula, "provenance": field.provenance}
-    return {"image": field.image, "thickness": field.thickness, "column_position": field.columns.position,
-            "column_number": field.columns.number, "column_depth": field.columns.depth,
+    return {"image": field.image, "class_map": field.classes, "thickness": field.thickness,
+            "column_position": field.columns.position, "column_number": field.columns.number, "column_depth": field.columns.depth,
             "column_atoms": field.columns.count,
             "about": np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)}
 
@@ -187,6 +204,7 @@ def from_arrays(arrays: dict[str, NDArray[Any]]) -> Field:
                       arrays["column_depth"], arrays["column_atoms"])
     rows, cols = about["sampling"]
     row_tilt, col_tilt = about["mistilt"]
+    along_rows, along_cols = about["repeats"]
     return Field(arrays["image"], (rows, cols), about["periodic"], columns, arrays["thickness"],
                  tuple(about["detectors"]), about["band_limit"], (row_tilt, col_tilt), about["entrance"],
-                 about["repeats"], about["provenance"])
+                 (along_rows, along_cols), about["provenance"], arrays["class_map"])

@@ -150,7 +150,8 @@ def read_field(images: OwnImages, field: int) -> Field:
     about = {"physics": PHYSICS, "specimen": {"kind": DETECTOR, "structure": path.name, "prototype": prototype},
              "image": {"file": path.name, "sha256": file_digest(path), "brightest": peak}}
     return Field(relative[None, None], (images.pixel_size, images.pixel_size), images.periodic, Columns.none(),
-                 np.array([np.nan]), (DETECTOR,), 0.5 / images.pixel_size, (0.0, 0.0), 0.0, images.periodic, about)
+                 np.array([np.nan]), (DETECTOR,), 0.5 / images.pixel_size, (0.0, 0.0), 0.0,
+                 (images.periodic, images.periodic), about)
 
 
 def content_of(image: NDArray[np.float32]) -> str:

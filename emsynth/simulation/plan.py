@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from emsynth.draw import Drawable, number
+from emsynth.draw import Drawable, number, optional_tag
 from emsynth.errors import FieldError
-from emsynth.microscope import Microscope
+from emsynth.microscope import Microscope, TransmissionMicroscope
 from emsynth.specimen.base import Specimen
 
 # abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
 _ANTIALIAS = 3.0
+# Waves that take as long as the potential of a slice, for each point of its grid (measured).
+_POTENTIAL = 8.0
+# A grid that gives each tile a whole number of points may be so much larger.
+_WORTH = 1.1
 # Å: a slab thinner than this is not among the exit planes (unless the specimen is).
 _THINNEST = 20.0
+# Probe positions whose exit waves are in memory together.
+TOGETHER = 64
+# Rms over the picture of one cell in one phonon configuration, as a fraction of the mean: what the choice between probe
+# positions and plane waves reckons with (measured on strontium titanate).
+_ONE_CELL = 0.2
 # Grid in Å on which exp(iσV) of a heavy atom no longer changes by more than 3 % with the atom's place on it.
 _FINE = 0.04
+# The same for the angles below 50 mrad or so that make a TEM image.
+_FINE_TRANSMISSION = 0.1
 
 
 class Phonons(Drawable):
-    """Frozen phonons: random displacements are averaged until the picture holds still.
+    """Thermal vibrations: random displacements are averaged until the picture holds still.
 
     Each configuration displaces every atom by a normal deviate of its thermal amplitude (Einstein model;
-    Loane, Xu and Silcox, Acta Cryst. A47, 267, 1991).
+    Loane, Xu and Silcox, Acta Cryst. A47, 267, 1991). The other model, for TEM, is one pass through the mean potential,
+    damped by the Debye-Waller factor: elastic scattering only, without the diffuse background.
     """
+
+    model: Literal["frozen", "debye_waller"] = Field(
+        "frozen", description="frozen phonons, or debye_waller: one pass through the mean potential (TEM)")
 
     tolerance: float = Field(0.10, gt=0, le=1, description="largest allowed standard error of the phonon mean, as a "
                              "fraction of the mean intensity, on the detector with the largest inner angle")
     minimum: int = Field(2, ge=0, le=1000, description="fewest configurations; 0 for a static lattice")
     maximum: int = Field(16, ge=0, le=1000, description="most configurations; the field records what it reached")
+
+    @property
+    def moves(self) -> bool:
+        """Whether configurations are averaged."""
+        return self.model == "frozen" and self.maximum > 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Phonons:
@@ -43,16 +63,11 @@ class Phonons(Drawable):
         return self
 
 
-def _optional(schema: dict[str, Any]) -> None:
-    # A word that may be left out, unlike the other tags.
-    schema["enum"] = [schema.pop("const")]
-
-
 class Simulation(Drawable):
     """How a field is simulated."""
 
     # Not written out, so that a recipe without it, and its digest, stay as they were when there was nothing else.
-    kind: Literal["multislice"] = Field("multislice", exclude=True, json_schema_extra=_optional,
+    kind: Literal["multislice"] = Field("multislice", exclude=True, json_schema_extra=optional_tag,
                                         description="multislice, or images for a folder of your own")
     max_angle: float = Field(120.0, gt=1, le=500, json_schema_extra={"unit": "mrad"}, description="largest scattering "
                              "angle that the grid carries; no detector may reach beyond it [mrad]")
@@ -61,12 +76,21 @@ class Simulation(Drawable):
     thicknesses: Annotated[int, Field(ge=1, le=200)] = Field(
         12, description="exit planes kept from one pass over a crystal, evenly over its thickness")
     film_thicknesses: Annotated[int, Field(ge=1, le=200)] = Field(
-        4, description="the same for an amorphous film: a full scan pays for each of them")
+        4, description="the same for an amorphous film and for whatever else is scanned in full, which pays for each")
     phonons: Phonons = Phonons()
     oversampling: float = Field(4.0, ge=2, le=16, description="samples of the field per Nyquist interval; 4 keeps "
                                 "the error of cubic splines below 0.1 % of the range up to the band edge")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="gpu needs CuPy")
     memory: float = Field(3.0, gt=0, json_schema_extra={"unit": "GB"}, description="most memory that one pass may plan "
                           "for [GB]")
+
+
+class Phenomenological(Drawable):
+    """How a field of a morphology is made: by a labelled model of its signal, without atoms."""
+
+    kind: Literal["phenomenological"] = "phenomenological"
+    size: int = Field(1280, ge=64, le=8192, json_schema_extra={"unit": "px"},
+                      description="rows and columns of a field [px]")
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,8 @@ class Plan:
         (row, col) indices of the plane waves in the probe, in units of 1/box.
     carried : int
         Grid points of reciprocal space that the detectors use.
+    positions : int
+        Probe positions that are sent through in place of the plane waves; 0 where these are.
     """
 
     box: tuple[float, float]
@@ -104,11 +130,16 @@ class Plan:
     planes: tuple[int, ...]
     beams: NDArray[np.int64]
     carried: int
+    positions: int = 0
 
     @property
     def work(self) -> float:
-        """Wave points times slices of one phonon configuration: what the time is proportional to."""
-        return float(len(self.beams)) * self.slices * self.grid[0] * self.grid[1]
+        """Wave points times slices of one phonon configuration: what the time is proportional to.
+
+        The potential of a slice, on its finer grid, takes as long as `_POTENTIAL` waves through that many points.
+        """
+        waves = (self.positions or len(self.beams)) + _POTENTIAL * self.refinement**2
+        return float(waves) * self.slices * self.grid[0] * self.grid[1]
 
     def wave_classes(self) -> list[NDArray[np.int64]]:
         """Beams grouped so that within a group all differences are reciprocal lattice vectors of the tile."""
@@ -118,11 +149,11 @@ class Plan:
     @property
     def memory(self) -> float:
         """Memory in GB of the exit waves, the transmission functions and the scattering products."""
-        together = max(len(group) for group in self.wave_classes())
+        together = min(TOGETHER, self.positions) or max(len(group) for group in self.wave_classes())
         waves = 8.0 * len(self.planes) * together * self.carried
         transmission = (8.0 * self.slices + 40.0 * self.refinement**2) * self.grid[0] * self.grid[1]
         # Of one plane: products on four detectors, their weights, where they belong, and working copies.
-        products = (4 * 8.0 + 96.0) * together**2
+        products = 0.0 if self.positions else (4 * 8.0 + 96.0) * together**2
         return (waves + transmission + products) / 1e9
 
 
@@ -165,19 +196,82 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
     x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
     _check_box(min(x, y), specimen.structure, microscope)
     step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
-    slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
-    kept = _exit_planes(specimen, slices, depth / slices, settings)
+    slices, kept = _slices(specimen, settings)
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
-    return Plan((y, x), specimen.repeats, (smooth_number(y / step), smooth_number(x / step)),
-                max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, kept, beams((y, x), microscope),
+    planned = Plan((y, x), specimen.repeats, _grid((y, x), step, specimen.repeats),
+                   max(1, math.ceil(step / _FINE - 1e-9)), slices, depth, kept, beams((y, x), microscope),
+                   math.ceil(disc))
+    scanned = math.prod(positions(planned))
+    cheaper = scanned * _configurations(settings.phonons, 1) < len(planned.beams) * _configurations(
+        settings.phonons, math.prod(planned.repeats))
+    # The spread of the focus comes for nothing with plane waves, and with probes not at all.
+    if number(microscope.focal_spread) == 0 and all(specimen.endless) and cheaper:
+        return replace(planned, positions=scanned)
+    return planned
+
+
+def _configurations(phonons: Phonons, cells: int) -> int:
+    """How many configurations the tolerance may take where each gives the mean over `cells` cells."""
+    if not phonons.moves:
+        return 1
+    needed = math.ceil((_ONE_CELL / phonons.tolerance) ** 2 / cells)
+    return min(max(phonons.minimum, needed), phonons.maximum)
+
+
+def positions(planned: Plan) -> tuple[int, int]:
+    """Probe positions along (row, col) of a tile that determine its picture: as many as it has harmonics."""
+    rows, cols = harmonics(planned)
+    return 2 * rows + 1, 2 * cols + 1
+
+
+def harmonics(planned: Plan) -> tuple[int, int]:
+    """Highest harmonics of the tile along (row, col) in its picture."""
+    rows, cols = (2 * int(np.abs(planned.beams[:, axis]).max()) // planned.repeats[axis] for axis in (0, 1))
+    return rows, cols
+
+
+def plan_transmission(specimen: Specimen, microscope: TransmissionMicroscope, settings: Simulation) -> Plan:
+    """Work out a pass of one plane wave, for the images of a TEM.
+
+    Raises
+    ------
+    FieldError
+        Where the objective aperture is beyond `settings.max_angle`.
+    """
+    aperture = number(microscope.aperture)
+    if aperture > settings.max_angle + 1e-9:
+        raise FieldError(f"microscope.aperture: {aperture:g} mrad is beyond the simulated {settings.max_angle:g} mrad; "
+                         f"raise simulate.max_angle or lower the aperture")
+    x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
+    step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
+    slices, kept = _slices(specimen, settings)
+    disc = math.pi * (aperture * 1e-3 / microscope.wavelength) ** 2 * x * y
+    return Plan((y, x), specimen.repeats, _grid((y, x), step, specimen.repeats),
+                max(1, math.ceil(step / _FINE_TRANSMISSION - 1e-9)), slices, depth, kept, np.zeros((1, 2), np.int64),
                 math.ceil(disc))
+
+
+def _grid(box: tuple[float, float], step: float, repeats: tuple[int, int]) -> tuple[int, int]:
+    """Grid points of a box: a whole number in each tile where that costs little, so that all tiles are alike."""
+    least = [side / step for side in box]
+    alike = [smooth_number(n / tiles) * tiles for n, tiles in zip(least, repeats, strict=True)]
+    plain = [smooth_number(n) for n in least]
+    rows, cols = (a if a <= _WORTH * p and a == smooth_number(a) else p for a, p in zip(alike, plain, strict=True))
+    return rows, cols
+
+
+def _slices(specimen: Specimen, settings: Simulation) -> tuple[int, tuple[int, ...]]:
+    """Number of slices, and after which of them the waves are kept."""
+    depth = float(specimen.atoms.cell.lengths()[2])
+    slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
+    return slices, _exit_planes(specimen, slices, depth / slices, settings)
 
 
 def _exit_planes(specimen: Specimen, slices: int, step: float, settings: Simulation) -> tuple[int, ...]:
     """Numbers of slices after which the waves are kept: from the thinnest slab worth a picture to the bottom."""
     # Half of a particle is not a thinner particle, and half of a layer is no layer.
-    series = settings.film_thicknesses if specimen.kind == "amorphous" else settings.thicknesses
+    series = settings.thicknesses if all(specimen.endless) else settings.film_thicknesses
     wanted = series if specimen.slab else 1
     first = min(slices, math.ceil((specimen.entrance + min(_THINNEST, specimen.thickness)) / step))
     return tuple(sorted({round(n) for n in np.linspace(first, slices, wanted)})) if wanted > 1 else (slices,)
@@ -196,7 +290,7 @@ def _check_box(side: float, name: str, microscope: Microscope) -> None:
 
 def picture_shape(planned: Plan, oversampling: float) -> tuple[int, int]:
     """(H, W) of the picture of one tile: its highest harmonics, oversampled."""
-    rows, cols = (2 * int(np.abs(planned.beams[:, axis]).max()) // planned.repeats[axis] for axis in (0, 1))
+    rows, cols = harmonics(planned)
     return smooth_number(oversampling * (2 * rows + 1)), smooth_number(oversampling * (2 * cols + 1))
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from emsynth.draw import number
 from emsynth.microscope import Microscope
-from emsynth.simulation.plan import Plan, picture_shape, polar, soft_disc
+from emsynth.simulation.plan import Plan, picture_shape, polar, positions, soft_disc
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,48 @@ class Probe:
         return np.fft.ifft2(series, norm="forward").real.astype(np.float32)
 
 
+class Scan:
+    """Probe positions over one tile, and the picture that their signals determine.
+
+    Parameters
+    ----------
+    plan : Plan
+        The pass.
+    microscope : Microscope
+        Drawn microscope, its focus without spread.
+    oversampling : float
+        Samples per Nyquist interval of the picture.
+
+    Attributes
+    ----------
+    amplitudes : ndarray (position, beam), complex128
+        Of the plane waves that make the probe, positions in row-major order.
+    """
+
+    def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
+        self._shape, self._counts = picture_shape(plan, oversampling), positions(plan)
+        self._tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
+        self._microscope = microscope
+        steps = np.meshgrid(*(np.arange(n) / n / r for n, r in zip(self._counts, plan.repeats, strict=True)),
+                            indexing="ij")
+        at = np.stack([part.ravel() for part in steps], axis=1)
+        self.amplitudes = _amplitude(plan, microscope) * np.exp(-2j * np.pi * at @ plan.beams.T)
+
+    def picture(self, signals: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pictures (plane, detector, H, W) of the tile from `signals (plane, position, detector)`."""
+        planes, _, detectors = signals.shape
+        seen = np.moveaxis(signals.reshape(planes, *self._counts, detectors), -1, 1).astype(np.float64)
+        rows, cols = (np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in self._counts)
+        harmonic = np.stack([part.ravel() for part in np.meshgrid(rows, cols, indexing="ij")], axis=1)
+        series = np.fft.fft2(seen, norm="forward").reshape(planes, detectors, -1)
+        whole = np.zeros((planes, detectors, self._shape[0] * self._shape[1]), np.complex128)
+        slot = (harmonic[:, 0] % self._shape[0]) * self._shape[1] + harmonic[:, 1] % self._shape[1]
+        whole[:, :, slot] = series * _source(harmonic, self._tile, self._microscope)
+        picture: NDArray[np.float32] = np.fft.ifft2(whole.reshape(planes, detectors, *self._shape),
+                                                    norm="forward").real.astype(np.float32)
+        return picture
+
+
 def _source(harmonic: NDArray[np.int64], tile: tuple[float, float], microscope: Microscope) -> NDArray[np.float64]:
     """Fourier transform of the Gaussian source at harmonics of the tile."""
     deviation = number(microscope.source_size) / math.sqrt(8 * math.log(2))
@@ -147,11 +189,18 @@ def _coherence(plan: Plan, microscope: Microscope, first: NDArray[np.int64],
     at the mean focus. A point on the rim of the aperture passes the intensity that its area inside does, the root of it
     in amplitude.
     """
+    angle, _ = polar(plan.beams, plan.box, microscope.wavelength)
+    amplitude = _amplitude(plan, microscope)
+    apart = math.pi * number(microscope.focal_spread) / microscope.wavelength * (angle[first] ** 2 - angle[second] ** 2)
+    coherent: NDArray[np.complex128] = amplitude[first] * amplitude[second].conj() * np.exp(-(apart**2) / 2)
+    return coherent
+
+
+def _amplitude(plan: Plan, microscope: Microscope) -> NDArray[np.complex128]:
+    """Amplitude A(k) of each plane wave in a probe of unit intensity, at the mean focus."""
     angle, azimuth = polar(plan.beams, plan.box, microscope.wavelength)
     edge = number(microscope.convergence) * 1e-3
     aperture = np.sqrt(soft_disc(angle, azimuth, edge, plan.box, microscope.wavelength))
     aperture /= math.sqrt(float(np.sum(aperture**2)))
-    amplitude = aperture * np.exp(-1j * microscope.aberration(angle, azimuth))
-    apart = math.pi * number(microscope.focal_spread) / microscope.wavelength * (angle[first] ** 2 - angle[second] ** 2)
-    coherent: NDArray[np.complex128] = amplitude[first] * amplitude[second].conj() * np.exp(-(apart**2) / 2)
-    return coherent
+    amplitude: NDArray[np.complex128] = aperture * np.exp(-1j * microscope.aberration(angle, azimuth))
+    return amplitude

@@ -163,3 +163,130 @@ def anneal(position: Array, velocity: Array, side: float, mass: float, constants
         now = kinetic / (1.5 * n * boltzmann)
         velocity *= math.sqrt(max(0.0, 1.0 + step / memory * (target / max(now, 1e-9) - 1.0)))
     return energy
+
+
+@numba.njit(cache=True, fastmath=False)
+def valence(position: Array, side: float, bonded: Integers, bonds: Integers, length: Array, cosine: Array,
+            stiffness: Array, listed: Integers, count: Integers, force: Array) -> float:
+    """Energy in eV of a network of given bonds; `force` (n, 3) in eV/Å is overwritten.
+
+    Harmonic in each bond's length, in the cosine of each angle between two bonds, and, of atoms in `listed` (neither
+    bonded nor bonded to the same atom), in how much nearer they are than a contact distance.
+
+    bonded, length : (n, 4) the other atom of each bond and the bond's length at rest in Å; bonds : (n,) how many.
+    cosine : (n,) cosine of the angles at rest.
+    stiffness : stretch (eV/Å²), bend (eV), repel (eV/Å²), contact distance (Å).
+    """
+    stretch, bend, repel, contact = stiffness
+    force[:] = 0.0
+    energy = 0.0
+    unit = np.empty((4, 3))
+    r = np.empty(4)
+    for i in range(len(position)):
+        for p in range(bonds[i]):
+            squared = 0.0
+            for x in range(3):
+                unit[p, x] = position[bonded[i, p], x] - position[i, x]
+                unit[p, x] -= side * round(unit[p, x] / side)
+                squared += unit[p, x] * unit[p, x]
+            r[p] = math.sqrt(squared)
+            longer = r[p] - length[i, p]
+            # Half of each bond: its other atom has it as well.
+            energy += 0.25 * stretch * longer * longer
+            for x in range(3):
+                unit[p, x] /= r[p]
+                force[i, x] += stretch * longer * unit[p, x]
+        for p in range(bonds[i]):
+            for q in range(p):
+                dot = unit[p, 0] * unit[q, 0] + unit[p, 1] * unit[q, 1] + unit[p, 2] * unit[q, 2]
+                off = dot - cosine[i]
+                energy += 0.5 * bend * off * off
+                for x in range(3):
+                    on_p = -bend * off * (unit[q, x] - dot * unit[p, x]) / r[p]
+                    on_q = -bend * off * (unit[p, x] - dot * unit[q, x]) / r[q]
+                    force[bonded[i, p], x] += on_p
+                    force[bonded[i, q], x] += on_q
+                    force[i, x] -= on_p + on_q
+        for entry in range(count[i]):
+            squared = 0.0
+            for x in range(3):
+                unit[0, x] = position[listed[i, entry], x] - position[i, x]
+                unit[0, x] -= side * round(unit[0, x] / side)
+                squared += unit[0, x] * unit[0, x]
+            if squared < contact * contact:
+                apart = math.sqrt(squared)
+                deep = contact - apart
+                energy += 0.25 * repel * deep * deep
+                for x in range(3):
+                    force[i, x] -= repel * deep * unit[0, x] / apart
+    return energy
+
+
+@numba.njit(cache=True, fastmath=False)
+def strangers(position: Array, side: float, reach: float, bonded: Integers, bonds: Integers, listed: Integers,
+              count: Integers) -> None:
+    """Neighbours nearer than `reach` that are neither bonded nor bonded to the same atom."""
+    neighbours(position, side, reach, listed, count)
+    for i in range(len(position)):
+        kept = 0
+        for entry in range(count[i]):
+            j = listed[i, entry]
+            known = False
+            for p in range(bonds[i]):
+                if bonded[i, p] == j:
+                    known = True
+                for q in range(bonds[bonded[i, p]]):
+                    if bonded[bonded[i, p], q] == j:
+                        known = True
+            if not known:
+                listed[i, kept] = j
+                kept += 1
+        count[i] = kept
+
+
+@numba.njit(cache=True, fastmath=False)
+def relax(position: Array, side: float, bonded: Integers, bonds: Integers, length: Array, cosine: Array,
+          stiffness: Array, steps: int) -> float:
+    """Bring a network to rest by fast inertial relaxation (Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006)).
+
+    Arguments as of `valence`; returns the energy in eV.
+    """
+    n = len(position)
+    skin = 0.5
+    listed = np.empty((n, MOST_NEIGHBOURS), np.int64)
+    count = np.empty(n, np.int64)
+    force = np.zeros((n, 3))
+    velocity = np.zeros((n, 3))
+    anchor = position.copy()
+    strangers(position, side, stiffness[3] + skin, bonded, bonds, listed, count)
+    energy = valence(position, side, bonded, bonds, length, cosine, stiffness, listed, count, force)
+    step, mixing, since = 0.02, 0.1, 0
+    for _ in range(steps):
+        power, speed, pull = 0.0, 0.0, 0.0
+        for i in range(n):
+            for x in range(3):
+                power += force[i, x] * velocity[i, x]
+                speed += velocity[i, x] * velocity[i, x]
+                pull += force[i, x] * force[i, x]
+        if power > 0.0:
+            velocity *= 1.0 - mixing
+            velocity += force * (mixing * math.sqrt(speed / max(pull, 1e-30)))
+            since += 1
+            if since > 5:
+                step, mixing = min(1.1 * step, 0.15), 0.99 * mixing
+        else:
+            velocity[:] = 0.0
+            step, mixing, since = 0.5 * step, 0.1, 0
+        moved = 0.0
+        for i in range(n):
+            squared = 0.0
+            for x in range(3):
+                velocity[i, x] += step * force[i, x]
+                position[i, x] += min(max(step * velocity[i, x], -0.05), 0.05)
+                squared += (position[i, x] - anchor[i, x]) ** 2
+            moved = max(moved, squared)
+        if moved > 0.25 * skin * skin:
+            strangers(position, side, stiffness[3] + skin, bonded, bonds, listed, count)
+            anchor[:] = position
+        energy = valence(position, side, bonded, bonds, length, cosine, stiffness, listed, count, force)
+    return energy

@@ -6,7 +6,7 @@ import itertools
 import math
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,23 @@ from emsynth.specimen.table import Purpose
 if TYPE_CHECKING:
     from emsynth.specimen.base import Specimen
 
+Floats = NDArray[np.float64]
+
 MATERIALS = ("C", "Ge", "Si")
 # Å: vacuum before and behind the film, so that its two surfaces do not touch across the box.
 MARGIN = 1.5
 # Å: at a seam of two boxes no pair of atoms is nearer; in the boxes themselves none is.
 NEAREST = {"C": 1.2, "Ge": 2.0, "Si": 2.0}
+# Å: patches of a film wider than the box, well below the box's side, so that a patch hardly repeats itself.
+PATCH = 22.0
+# Jitter of the patches' centres, in patches: as much as leaves seams inclined to the beam and to the sides.
+JITTER = 0.3
+# Å: two patches' atoms are no nearer across a seam; the lower end of the first peak of g(r).
+SEAM = {"C": 1.33, "Ge": 2.28, "Si": 2.2}
+# Å: how deep beyond a seam atoms of either side are tried where others have been left out.
+REACH = 2.6
+# Rough faces: plane waves of each, and the shortest wavelength in Å, a few atoms.
+WAVES, SHORTEST = 12, 8.0
 # All amorphous films share one speckle, so they share one split.
 PROTOTYPE = "amorphous"
 
@@ -105,12 +117,176 @@ def _without_contacts(layer: NDArray[np.float64], above: NDArray[np.float64],
     return kept
 
 
+def film_in_box(material: str, box_x: float, box_y: float, thickness: float, streams: Streams,
+                purpose: str = "film") -> NDArray[np.float64]:
+    """Positions (n, 3) in Å of a film that is periodic in any box and repeats nothing within it.
+
+    Parameters
+    ----------
+    material : str
+        Element of the film.
+    box_x, box_y : float
+        Sides of the box in Å, 10 to 150.
+    thickness : float
+        Thickness in Å; 0 <= z < thickness.
+    streams : Streams
+        Random streams of the field; all draws are from ``specimen.<purpose>.patches``.
+    purpose : str
+        Films of one field that are not to be alike have purposes of their own.
+
+    Raises
+    ------
+    StructureError
+        No box of that material, or a side or thickness beyond what is allowed.
+
+    Notes
+    -----
+    Ours. Jittered centres divide the volume into Voronoi cells, periodic sideways, about 22 Å wide. Each cell is cut
+    from the quenched box, turned by a random rotation and shifted for itself. Of two cells' atoms nearer than `SEAM`
+    one is left out, and as many are put back into voids along the seams, taken from what the neighbours' boxes hold
+    beyond them: the density is that of the box.
+    """
+    box = quenched_box(material)
+    for name, side in (("box_x", box_x), ("box_y", box_y)):
+        if not 10 <= side <= 150:
+            raise StructureError(f"amorphous film: {name} is {side:g} Å; 10 to 150 Å are possible, so choose a box "
+                                 f"within that")
+    if not 0 < thickness <= 400:
+        raise StructureError(f"amorphous film: thickness is {thickness:g} Å; it must be above 0 and at most 400 Å")
+    rng = streams.generator(f"specimen.{purpose}.patches")
+    sides = np.array([box_x, box_y, thickness])
+    counts = np.maximum(1, np.round(sides / PATCH)).astype(int)
+    grid = np.array(list(itertools.product(*[range(n) for n in counts])), float)
+    centres = (grid + 0.5 + rng.uniform(-JITTER, JITTER, grid.shape)) / counts * sides
+    position, beyond, patch = _patches(box, centres, sides, rng)
+    return _mended(position, beyond, patch, sides, SEAM[material])
+
+
+@lru_cache(maxsize=4)
+def _images(material: str) -> Any:
+    """Search tree of the 27 images of the box's atoms."""
+    from scipy.spatial import cKDTree
+
+    box = quenched_box(material)
+    shifts = np.array(list(itertools.product((-1, 0, 1), repeat=3))) * box.side
+    return cKDTree((shifts[:, None] + box.position[None]).reshape(-1, 3))
+
+
+def _patches(box: QuenchedBox, centres: Floats, sides: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Any]:
+    """Atoms of every patch with `REACH` of its surroundings: positions, depth beyond the seam (negative: within the
+    patch) in Å, and number of the patch.
+    """
+    from scipy.spatial import cKDTree
+    from scipy.spatial.transform import Rotation
+
+    around = np.array([(i, j, 0) for i in (-1, 0, 1) for j in (-1, 0, 1)]) * sides
+    lattice = (around[:, None] + centres[None]).reshape(-1, 3)
+    tree = cKDTree(lattice)
+    reach = min(0.99 * box.side, float(np.linalg.norm(np.minimum(sides, 1.6 * PATCH) * 0.5 * (1 + 2 * JITTER))) + REACH)
+    turns = Rotation.from_quat(rng.normal(size=(len(centres), 4))).as_matrix()
+    points = rng.uniform(0, box.side, (len(centres), 3))
+    found: list[tuple[Floats, Floats, Any]] = []
+    source = _images(box.element)
+    for n, centre in enumerate(centres):
+        near = np.sort(np.asarray(source.query_ball_point(points[n], reach), np.int64))
+        position = (source.data[near] - points[n]) @ turns[n].T + centre
+        position = position[(position[:, 2] >= 0) & (position[:, 2] < sides[2])]
+        own = np.linalg.norm(position - centre, axis=1)
+        # Two nearest centres: the patch's own need not be the first beyond the seam.
+        apart, which = tree.query(position, k=2)
+        other = np.where(np.linalg.norm(lattice[which[:, 0]] - centre, axis=1) < 1e-6, 1, 0)
+        rows = np.arange(len(position))
+        between = np.linalg.norm(lattice[which[rows, other]] - centre, axis=1)
+        beyond = (own**2 - apart[rows, other] ** 2) / (2 * between)
+        kept = beyond < REACH
+        found.append((position[kept], beyond[kept], np.full(int(kept.sum()), n)))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _mended(position: Floats, beyond: Floats, patch: Any, sides: Floats, nearest: float) -> Floats:
+    """Patches put together: contacts across seams pruned, as many atoms put back where there is room."""
+    from scipy.spatial import cKDTree
+
+    period = [sides[0], sides[1], 0.0]
+    unfolded, position = position, folded(position, (float(sides[0]), float(sides[1])))
+    inner = np.flatnonzero(beyond < 0)
+    pairs = inner[cKDTree(position[inner], boxsize=period).query_pairs(nearest, output_type="ndarray")]
+    # Within one patch atoms are bonded as in the box, but across the border even a patch meets itself.
+    across = (patch[pairs[:, 0]] != patch[pairs[:, 1]]) | \
+        (np.linalg.norm(unfolded[pairs[:, 0]] - unfolded[pairs[:, 1]], axis=1) > nearest + 1e-6)
+    kept = np.zeros(len(position), bool)
+    kept[inner] = True
+    _resolve(pairs[across], kept)
+    missing = len(inner) - int(kept.sum())
+    outer = np.flatnonzero(beyond >= 0)
+    room, _ = cKDTree(position[kept], boxsize=period).query(position[outer])
+    tried = outer[room >= nearest]
+    tried = tried[np.argsort(beyond[tried], kind="stable")]
+    put = np.ones(len(tried), bool)
+    _resolve(cKDTree(position[tried], boxsize=period).query_pairs(nearest, output_type="ndarray"), put)
+    kept[tried[put][:missing]] = True
+    whole: Floats = position[kept]
+    return whole
+
+
+def folded(position: Floats, sides: tuple[float, float]) -> Floats:
+    """Positions (n, 3) in Å, moved by whole sides along x and y into the box: 0 <= x < side."""
+    across = np.mod(position[:, :2], sides)
+    # A remainder may be rounded up to its divisor.
+    return np.column_stack([np.where(across < sides, across, 0.0), position[:, 2]])
+
+
+def _resolve(pairs: Any, kept: Any) -> None:
+    """Leave out the second of each pair of which neither has been left out yet."""
+    for first, second in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T)].tolist():
+        if kept[first] and kept[second]:
+            kept[second] = False
+
+
+def rough(position: Floats, sides: tuple[float, float], thickness: float, rms: float, streams: Streams) -> Floats:
+    """The atoms (n, 3) of a film that lie between two rough faces, `thickness` Å apart in the mean.
+
+    Parameters
+    ----------
+    position : ndarray (n, 3)
+        Film of ``thickness + 4 * rms`` Å.
+    sides : tuple of float
+        Periods along x and y in Å.
+    thickness : float
+        Mean thickness in Å.
+    rms : float
+        Roughness of either face in Å; heights are cut off at two of it.
+    streams : Streams
+        Random streams of the field: ``specimen.roughness``.
+
+    Notes
+    -----
+    Ours: each face is a sum of `WAVES` plane waves that fit the box, none shorter than `SHORTEST`.
+    """
+    rng = streams.generator("specimen.roughness")
+    most = np.maximum(1, np.floor(np.array(sides) / SHORTEST)).astype(int)
+    heights = []
+    for _ in range(2):
+        height = np.zeros(len(position))
+        for _ in range(WAVES):
+            wave = rng.integers(-most, most + 1)
+            wave[0] = wave[0] or 1
+            height += np.cos(2 * np.pi * (position[:, :2] / sides @ wave + rng.uniform()))
+        heights.append(np.clip(height * math.sqrt(2 / WAVES), -2, 2) * rms)
+    z = position[:, 2] - 2 * rms
+    kept: Floats = position[(z >= heights[0]) & (z < thickness + heights[1])]
+    return kept
+
+
 class Amorphous(Drawable):
-    """An amorphous film over the whole field; the tile is the quenched box, about 30 Å wide."""
+    """An amorphous film over the whole field; the tile is the quenched box, about 30 Å wide, or a `box` without any."""
 
     kind: Literal["amorphous"] = "amorphous"
     material: Word = Field("C", description=f"element of the film: {', '.join(MATERIALS)}")
     thickness: Quantity = quantity(50.0, unit="Å", low=10, high=200, about="thickness of the film")
+    box: Quantity | None = quantity(None, unit="Å", low=10, high=150,
+                                    about="sides of a box within which nothing repeats; the quenched box if not given")
+    roughness: Quantity = quantity(0.0, unit="Å", low=0, high=3, about="rms roughness of either face")
 
     @field_validator("material")
     @classmethod
@@ -121,22 +297,30 @@ class Amorphous(Drawable):
         return value
 
     def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
-        """The film; see `film` for its random streams."""
+        """The film; see `film` and `film_in_box` for its random streams."""
         from ase import Atoms
 
         from emsynth.specimen.base import Columns, Specimen
         from emsynth.specimen.thermal import SOURCE, default_displacement
 
-        material, thickness = cast(str, self.material), number(self.thickness)
-        side = quenched_box(material).side
-        position = film(material, thickness, 1, streams)
+        material, thickness, rms = cast(str, self.material), number(self.thickness), number(self.roughness)
+        side = quenched_box(material).side if self.box is None else number(self.box)
+        if self.box is None:
+            position = film(material, thickness + 4 * rms, 1, streams)
+        else:
+            position = film_in_box(material, side, side, thickness + 4 * rms, streams)
+        about = {"thermal_source": SOURCE, "density": round(density(material), 3)}
+        if rms > 0:
+            position = rough(position, (side, side), thickness, rms, streams)
+            position[:, 2] -= position[:, 2].min()
+            thickness = float(position[:, 2].max())
+            about["roughness"] = rms
         position[:, 2] += MARGIN
         cell = [side, side, math.ceil(thickness + 2 * MARGIN)]
         atoms = Atoms(f"{material}{len(position)}", positions=position, cell=cell, pbc=True)
         return Specimen(atoms=atoms, tile=(side, side), columns=Columns.none(),
                         thermal={material: default_displacement(material)}, mistilt=(0.0, 0.0), kind="amorphous",
-                        structure=f"a-{material}", prototype=PROTOTYPE, thickness=thickness,
-                        about={"thermal_source": SOURCE, "density": round(density(material), 3)},
+                        structure=f"a-{material}", prototype=PROTOTYPE, thickness=thickness, about=about,
                         entrance=MARGIN, slab=True, grain=np.full(len(position), -1, np.int16))
 
 

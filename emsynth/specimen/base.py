@@ -77,10 +77,11 @@ class Specimen:
         down are a thickness series: true of a crystal repeated along the beam and of an amorphous film; false of a
         layer, of a finite slab or box taken as it is, and of a particle.
     grain : ndarray (atom,), int16, optional
-        Grain that each atom belongs to, from 0; -1 of an atom that belongs to no lattice. All of grain 0 where not given.
+        Grain that each atom belongs to, from 0; -1 of an atom that belongs to no lattice. All of grain 0 where not
+        given.
     endless : tuple of bool
-        Whether the repetition of the tile along (row, col) is what the specimen is: of a perfect crystal along both, of
-        a grain boundary along the boundary. Across the others a window must not see it repeat.
+        Whether the repetition of the tile along (row, col) is what the specimen is: of a perfect crystal along both,
+        of a grain boundary along the boundary. Across the others a window must not see it repeat.
     """
 
     atoms: Atoms

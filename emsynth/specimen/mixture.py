@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from emsynth.draw import Drawable, Streams
 from emsynth.specimen.amorphous import Amorphous
+from emsynth.specimen.boundary import Boundary
 from emsynth.specimen.crystal import Crystal
+from emsynth.specimen.defects import Defects
+from emsynth.specimen.edge import Edge
+from emsynth.specimen.morphology import Morphology
 from emsynth.specimen.particle import Nanoparticle
-from emsynth.specimen.table import Purpose
 
-if TYPE_CHECKING:
-    from emsynth.specimen.base import Specimen
-
-AnySpecimen = Annotated[Crystal | Nanoparticle | Amorphous, Field(discriminator="kind")]
+# Specimens that are made of atoms, and any.
+Atomistic = Crystal | Defects | Boundary | Edge | Nanoparticle | Amorphous
+AnySpecimen = Annotated[Atomistic | Morphology, Field(discriminator="kind")]
 
 
 class Member(Drawable):
@@ -67,9 +69,3 @@ class Mixture(Drawable):
         member = self.members[chosen]
         drawn = member.specimen.draw(Streams(streams.seed, streams.index, turn), f"{path}.{chosen}")
         return self.model_copy(update={"members": (Member(share=member.share, specimen=drawn),)})
-
-    def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
-        """The specimen of a drawn mixture."""
-        if len(self.members) > 1:
-            raise TypeError("the mixture has not been drawn: call .draw(streams) first")
-        return self.members[0].specimen.build(streams, purpose)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Store", "checksums", "claim", "create", "describe", "exists", "join", "open_dataset", "open_store",
            "part_name", "read_field", "read_sample", "release", "verify", "write_field", "write_shard"]
 
-_FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",),
+_FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",), "class_map": ("class_y", "class_x"),
                "column_position": ("column", "axis"), "column_number": ("column",), "column_depth": ("column", "end"),
                "column_atoms": ("column",)}
 _FIELD_UNITS = {"image": "1", "thickness": "Å", "column_position": "Å", "column_depth": "Å"}
@@ -311,7 +311,8 @@ def read_sample(path: str | os.PathLike[str], index: int) -> Sample:
     plain: dict[str, Any] = {a.name: kept[a.name].item() for a in LAYOUT
                              if a.dims == ("sample",) and a.name not in ("column_count", "column_radius")}
     drawn = Recipe.model_validate_json(plain.pop("drawn"))
-    plain |= {name: kept[name] for name in ("truth", "distorted", "displacement", "affine", "mask")}
+    plain |= {name: kept[name] for name in ("truth", "distorted", "displacement", "affine", "mask",
+                                                 "class_map")}
     return Sample(index=index, columns=columns, drawn=drawn, **plain)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ LAYOUT = (
     ArrayLayout("affine", ("sample", "axis", "coefficient"), "f8", "px", "part of the displacement that is affine: "
                 "affine @ [row, col, 1]"),
     ArrayLayout("mask", _PICTURE, "u1", "", "bits of pixels that are not what the detector counted; see flag_meanings"),
+    ArrayLayout("class_map", _PICTURE, "u1", "", "what the truth shows: 0 vacuum, 1 amorphous, 2 + n grain n, 255 "
+                "unknown"),
     ArrayLayout("split", ("sample",), "str", "", "train, val or test; no structure prototype is in two of them"),
     ArrayLayout("field", ("sample",), "i4", "", "index of the simulation pass"),
     ArrayLayout("physics", ("sample",), "str", "", "how the field was simulated"),

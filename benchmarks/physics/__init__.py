@@ -1,0 +1,1 @@
+"""Physics: convergence of the multislice simulation, and what others have published."""

@@ -1,0 +1,639 @@
+"""The convolution model: a dark-field picture as a sum of atomic responses, each of them the probe, widened.
+
+An approximation, and labelled as one. An atom j at depth z adds to the picture
+
+    I_j(r) = σ_j Σ_f Σ_i c_fi(ζ) [P(z_f) ⊗ G(s_i)](r - r_f),
+
+with P(z) the intensity of the free probe at depth z (aberrations, focal spread, source), G a Gaussian of one of a few
+fixed widths s, ζ the depth below the first atom of the atom's column, and f the part of the way from there to the atom
+at which the probe is taken: a channelling column keeps the probe of its entrance, f = 0, a weak one has that of the
+atom's own depth, f = 1. Amplitudes c are fitted by least squares to multislice at the drawn microscope: those of a
+lone atom of each element, exactly averaged over its thermal motion; and how they change with depth in each kind of
+column, in a small piece (about 10 Å) cut out of the specimen itself, so that the neighbours' share is in it. What is
+added up over a whole specimen is linear in the atoms: no interference between columns, which is why only detectors
+far outside the bright disc are offered. `convolution.json` keeps the errors against multislice; see
+docs/convolution.md. The idea of incoherent imaging by convolution: Pennycook and Jesson, Ultramicroscopy 37, 14
+(1991); depth-dependent amplitudes instead of Z contrast alone, and the way in which they are fitted: ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from ase import Atoms
+from numpy.typing import NDArray
+
+from emsynth.draw import Streams, number
+from emsynth.errors import FieldError
+from emsynth.microscope import Microscope
+from emsynth.provenance import fingerprint
+from emsynth.simulation import field as field_cache
+from emsynth.simulation.field import Field
+from emsynth.simulation.plan import Phonons, Simulation, beams, picture_shape, plan_for, polar, smooth_number, soft_disc
+from emsynth.specimen.base import Columns, Specimen
+from emsynth.specimen.columns import cluster
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Spectrum = NDArray[np.complex128]
+
+# Standard deviations in Å of the Gaussians that widen the probe.
+WIDTHS = (0.1, 0.25, 0.5, 1.0, 2.0)
+# Parts of the way from the column's first atom to an atom at which the probe is taken.
+FOCI = (0.0, 0.5, 1.0)
+# Amplitudes depend on depth by these powers of it: what changes soon, by the first.
+POWERS = (0.5, 1.0, 2.0, 3.0)
+# Å: side of the piece of the specimen on which columns are fitted, and of its box.
+PIECE = 10.0
+BOX = 13.0
+# Exit planes and frozen-phonon configurations of the pass over a piece.
+PLANES = 12
+CONFIGURATIONS = 4
+# Å: depths that share a probe.
+DEPTH_BIN = 4.0
+# Fewest atoms in a column, and the largest gap in Å within one: beyond it a new column begins.
+SHORTEST = 3
+LARGEST_GAP = 8.0
+# Columns whose cross-sections per length differ by less than this factor are of one kind.
+ALIKE = 1.3
+# Kinds with a smaller share of the columns are counted to the next one.
+RARE = 0.02
+# Ridge of the least squares, relative to the mean square of the design.
+RIDGE = 1e-4
+# Nodes of Gauss-Hermite quadrature over the spread of the focus.
+_NODES = 7
+# Å of vacuum above and below what is simulated for a fit.
+_LEAD, _TAIL = 1.0, 1.5
+# The fit of a column belongs to the column and not to a field: the same phonons each time.
+_STREAMS = Streams(0, 0)
+_DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
+
+
+class Harmonics:
+    """Fourier coefficients of pictures of a periodic box up to the band limit, and the free probe among them.
+
+    Parameters
+    ----------
+    box : tuple of float
+        (row, col) sides in Å.
+    microscope : Microscope
+        Drawn microscope.
+    """
+
+    def __init__(self, box: tuple[float, float], microscope: Microscope) -> None:
+        self.box = box
+        self._microscope = microscope
+        self._beams = beams(box, microscope)
+        reach = 2 * np.abs(self._beams).max(axis=0)
+        self.shape = (smooth_number(2 * int(reach[0]) + 1), smooth_number(2 * int(reach[1]) + 1))
+        self.rows = np.rint(np.fft.fftfreq(self.shape[0]) * self.shape[0])
+        self.cols = np.arange(self.shape[1] // 2 + 1, dtype=float)
+        square = (self.rows[:, None] / box[0]) ** 2 + (self.cols / box[1]) ** 2
+        self.widths = np.exp(-2 * math.pi**2 * np.multiply.outer(np.square(WIDTHS), square))
+        source = number(microscope.source_size) / math.sqrt(8 * math.log(2))
+        self._source = np.exp(-2 * math.pi**2 * source**2 * square)
+        self._square = square
+        self._probes: dict[float, Spectrum] = {}
+
+    def gaussian(self, width: float) -> Floats:
+        """Transform of a Gaussian of standard deviation `width` Å."""
+        transform: Floats = np.exp(-2 * math.pi**2 * width**2 * self._square)
+        return transform
+
+    def probe(self, depth: float) -> Spectrum:
+        """Transform of the intensity of the free probe at a depth in Å below the top of the box; 1 at frequency 0."""
+        if depth not in self._probes:
+            self._probes[depth] = self._probe_at(depth)
+        return self._probes[depth]
+
+    def _probe_at(self, depth: float) -> Spectrum:
+        scope = self._microscope
+        angle, azimuth = polar(self._beams, self.box, scope.wavelength)
+        aperture = np.sqrt(soft_disc(angle, azimuth, number(scope.convergence) * 1e-3, self.box, scope.wavelength))
+        aperture /= math.sqrt(float(np.sum(aperture**2)))
+        phase = scope.aberration(angle, azimuth)
+        curvature = math.pi * angle**2 / scope.wavelength
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES if number(scope.focal_spread) > 0 else 1)
+        place = tuple((self._beams % np.asarray(self.shape)).T)
+        intensity = np.zeros(self.shape)
+        for node, weight in zip(nodes, weights / weights.sum(), strict=True):
+            wave = np.zeros(self.shape, np.complex128)
+            # Travelling deeper is the same as less defocus.
+            wave[place] = aperture * np.exp(-1j * (phase + curvature * (depth - node * number(scope.focal_spread))))
+            intensity += weight * np.abs(scipy.fft.ifft2(wave, norm="forward")) ** 2
+        spectrum: Spectrum = scipy.fft.rfft2(intensity, norm="forward") * self._source
+        return spectrum
+
+    def structure_factors(self, position: Floats, weights: Floats) -> NDArray[np.complex64]:
+        """Σ_j w_j exp(-2πi G·r_j) / area for several sets of weights.
+
+        Parameters
+        ----------
+        position : ndarray (n, 2)
+            (row, col) in Å.
+        weights : ndarray (set, n)
+            Weights.
+
+        Returns
+        -------
+        ndarray (set, rows, cols), complex64
+        """
+        # Phases in double precision: products of hundreds of Å with 1/Å lose their decimals in single.
+        row, col = (np.exp(-2j * math.pi / side * np.multiply.outer(harmonic, r)).astype(np.complex64)
+                    for harmonic, r, side in zip((self.rows, self.cols), position.T, self.box, strict=True))
+        weighted = weights.astype(np.float32)[:, None] * row
+        summed = weighted.reshape(-1, len(position)) @ col.T
+        factors: NDArray[np.complex64] = summed.reshape(len(weights), *self._square.shape)
+        return factors / np.float32(self.box[0] * self.box[1])
+
+    def picture(self, spectrum: Spectrum, shape: tuple[int, int] | None = None) -> Floats:
+        """Pictures (..., H, W) of the box from their coefficients, on a grid not coarser than the band needs."""
+        rows, cols = shape or self.shape
+        padded = np.zeros((*spectrum.shape[:-2], rows, cols // 2 + 1), np.complex128)
+        half = (self.shape[0] - 1) // 2
+        width = (self.shape[1] + 1) // 2
+        padded[..., :half + 1, :width] = spectrum[..., :half + 1, :width]
+        if half:
+            padded[..., -half:, :width] = spectrum[..., -half:, :width]
+        image: Floats = scipy.fft.irfft2(padded, s=(rows, cols), norm="forward")
+        return image
+
+
+@dataclass(frozen=True)
+class Scatterers:
+    """Atoms as the model sees them.
+
+    Attributes
+    ----------
+    position : ndarray (n, 2)
+        (row, col) in Å in the frame of the specimen.
+    depth : ndarray (n,)
+        Depth in Å below the top of the box.
+    top : ndarray (n,)
+        Depth of the first atom of the column; the atom's own where it stands in none.
+    number : ndarray (n,), int
+        Atomic number.
+    column : ndarray (n,), int
+        Column of each atom, from 0; -1 of a lone atom.
+    kind : ndarray (n,), int
+        Kind of the column, from 0; -1 of a lone atom.
+    """
+
+    position: Floats
+    depth: Floats
+    top: Floats
+    number: Integers
+    column: Integers
+    kind: Integers
+
+    def at(self, part: float, tilt: Floats) -> tuple[Floats, Floats]:
+        """Depth of the probe and projected position for one of `FOCI`."""
+        depth = self.top + part * (self.depth - self.top)
+        return depth, self.position - tilt * depth[:, None]
+
+    def chosen(self, which: NDArray[Any]) -> Scatterers:
+        """Some of them."""
+        return Scatterers(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+
+
+def scatterers(specimen: Specimen, sections: dict[int, float]) -> Scatterers:
+    """Sort the atoms of a specimen into columns of a few kinds and lone atoms.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        Any; atoms of grain -1, and all of an amorphous specimen, are lone atoms.
+    sections : dict
+        Cross-section of each atomic number, by which kinds are told apart.
+    """
+    atoms = specimen.atoms
+    sides = atoms.cell.lengths()
+    position, depth = atoms.positions[:, [1, 0]].copy(), atoms.positions[:, 2].copy()
+    column = np.full(len(atoms), -1, np.int64)
+    ordered = np.full(len(atoms), specimen.kind != "amorphous") if specimen.grain is None else specimen.grain >= 0
+    within = np.flatnonzero(ordered)
+    if len(within):
+        label = cluster(atoms.positions[within, :2], (float(sides[0]), float(sides[1]))).label
+        column[within] = _runs(label, depth[within])
+    top = depth.copy()
+    inside = np.flatnonzero(column >= 0)
+    first = np.full(int(column.max(initial=-1)) + 1, np.inf)
+    np.minimum.at(first, column[inside], depth[inside])
+    top[inside] = first[column[inside]]
+    numbers = atoms.numbers.astype(np.int64)
+    kind = np.full(len(atoms), -1, np.int64)
+    if len(first):
+        kind[inside] = _kinds(column[inside], depth[inside], numbers[inside], sections)[column[inside]]
+    return Scatterers(position, depth, top, numbers, column, kind)
+
+
+def _runs(label: Integers, depth: Floats) -> Integers:
+    """Columns without gaps, numbered from 0; -1 of atoms in clusters too short to be one."""
+    order = np.lexsort((depth, label))
+    new = np.ones(len(label), bool)
+    new[1:] = (np.diff(label[order]) != 0) | (np.diff(depth[order]) > LARGEST_GAP)
+    run = np.cumsum(new) - 1
+    valid = (np.bincount(run)[run] >= SHORTEST) & (label[order] >= 0)
+    column = np.full(len(label), -1, np.int64)
+    column[order[valid]] = np.unique(run[valid], return_inverse=True)[1]
+    return column
+
+
+def _kinds(column: Integers, depth: Floats, numbers: Integers, sections: dict[int, float]) -> Integers:
+    """Kind of each column: its chief element, and its cross-section per length in steps of `ALIKE`."""
+    keys = []
+    for members in np.split(np.argsort(column, kind="stable"), np.cumsum(np.bincount(column))[:-1]):
+        weight = np.array([sections[z] for z in numbers[members].tolist()])
+        chief = max(set(numbers[members].tolist()), key=lambda z: float(weight[numbers[members] == z].sum()))
+        own = np.sort(depth[members][numbers[members] == chief])
+        # The median spacing is that of the lattice, vacancies or not.
+        spacing = float(np.median(np.diff(own))) if len(own) > 1 else LARGEST_GAP
+        load = float(weight.sum()) / len(own) / max(spacing, 0.5)
+        keys.append((chief, round(math.log(load) / math.log(ALIKE))))
+    found, kind, count = np.unique(np.array(keys), axis=0, return_inverse=True, return_counts=True)
+    kind = kind.ravel()
+    common = np.flatnonzero(count >= RARE * len(keys))
+    apart = np.abs(found[:, None, 1] - found[None, common, 1]) + 100.0 * (found[:, None, 0] != found[None, common, 0])
+    joined: Integers = np.argmin(apart, axis=1)[kind]
+    return joined
+
+
+@dataclass(frozen=True)
+class Response:
+    """Amplitudes of one kind of column.
+
+    Attributes
+    ----------
+    change : ndarray (detector, focus, width, power), float64
+        What c of an atom at relative depth u = ζ/length has beyond a lone atom's, times the powers of u.
+    length : float
+        Depth in Å down to which it was fitted; deeper atoms respond like those at the end.
+    residual : ndarray (detector,), float64
+        rms of what the fit left of the piece's pictures, by their mean, on each detector.
+    """
+
+    change: Floats
+    length: float
+    residual: Floats
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that was fitted for one specimen and microscope.
+
+    Attributes
+    ----------
+    lone : dict
+        Amplitudes (detector, width) in Å² of a lone atom of each atomic number.
+    columns : dict
+        Response of each kind of column.
+    """
+
+    lone: dict[int, Floats]
+    columns: dict[int, Response]
+
+
+def _terms(harmonics: Harmonics, atoms: Scatterers, tilt: Floats, part: float, weights: Floats) -> Spectrum:
+    """Σ over atoms and widths: weights (set, width, n) give spectra (set, rows, cols), the probe at `part` of the way."""
+    out = np.zeros((len(weights), len(harmonics.rows), len(harmonics.cols)), np.complex128)
+    depth, position = atoms.at(part, tilt)
+    layer = np.rint(depth / DEPTH_BIN).astype(np.int64)
+    for n in np.unique(layer):
+        here = np.flatnonzero(layer == n)
+        sets = weights[..., here].reshape(-1, len(here))
+        factors = harmonics.structure_factors(position[here], sets).reshape(*weights.shape[:2], *out.shape[1:])
+        out += np.einsum("swrc,wrc->src", factors, harmonics.widths) * harmonics.probe(float(n) * DEPTH_BIN)
+    return out
+
+
+def _vacuum(microscope: Microscope, box: tuple[float, float]) -> Floats:
+    """What each detector sees without a specimen: the part of the bright disc that lies on it."""
+    angle, azimuth = polar(beams(box, microscope), box, microscope.wavelength)
+
+    def disc(edge: float) -> Floats:
+        return soft_disc(angle, azimuth, edge * 1e-3, box, microscope.wavelength)
+
+    aperture = disc(number(microscope.convergence))
+    return np.array([float(np.sum(aperture * (disc(outer) - disc(inner)))) / float(aperture.sum())
+                     for inner, outer in microscope.detector_angles().values()])
+
+
+def _box_side(microscope: Microscope, least: float) -> float:
+    """Side in Å of a box that holds the probe."""
+    return max(least, 2 * (microscope.blur + microscope.wavelength / (number(microscope.convergence) * 1e-3)) + 0.1)
+
+
+def _small(atoms: Atoms, specimen: Specimen, settings: Simulation) -> Specimen:
+    """A few atoms as a specimen; called thin, so that the exit planes begin right below the first of them."""
+    side = atoms.cell.lengths()
+    return Specimen(
+        atoms=atoms, tile=(float(side[1]), float(side[0])), columns=Columns.none(), thermal=specimen.thermal,
+        mistilt=specimen.mistilt, kind="crystal", structure=f"piece of {specimen.structure}",
+        prototype=specimen.prototype, thickness=settings.slice_thickness, entrance=_LEAD, slab=True)
+
+
+def _pass(small: Specimen, microscope: Microscope, settings: Simulation, cached: bool) -> Field:
+    """One small multislice pass, from the field cache where it is there."""
+    atoms = small.atoms
+    digest = hashlib.sha256()
+    for array in (atoms.cell.array, atoms.numbers.astype(np.int64), atoms.positions):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    elements = set(atoms.get_chemical_symbols())
+    key = field_cache.content_digest({
+        "physics": "piece for convolution", "atoms": digest.hexdigest(), "mistilt": list(small.mistilt),
+        "thermal": {symbol: u for symbol, u in small.thermal.items() if symbol in elements},
+        "microscope": microscope.model_dump(mode="json", exclude={"weight", "looks_at"}),
+        "simulate": settings.model_dump(mode="json", exclude={"memory"}),
+        "versions": {name: importlib.metadata.version(name) for name in _DETERMINING}, "platform": fingerprint()})
+    kept = field_cache.load(key) if cached else None
+    if kept is not None:
+        return kept
+    # abTEM takes seconds to import: only who simulates pays for it.
+    from emsynth.simulation import multislice
+
+    made = multislice.simulate(small, microscope, settings, _STREAMS)
+    if cached:
+        field_cache.keep(key, made)
+    return made
+
+
+def _harmonics_of(image: NDArray[np.float32], harmonics: Harmonics) -> Spectrum:
+    """Coefficients (..., rows, cols) of pictures on any finer grid."""
+    whole = scipy.fft.rfft2(image.astype(np.float64), norm="forward")
+    half = (harmonics.shape[0] - 1) // 2
+    width = (harmonics.shape[1] + 1) // 2
+    out = np.zeros((*image.shape[:-2], len(harmonics.rows), len(harmonics.cols)), np.complex128)
+    out[..., :half + 1, :width] = whole[..., :half + 1, :width]
+    out[..., -half:, :width] = whole[..., -half:, :width]
+    return out
+
+
+def fit_lone(element: int, specimen: Specimen, microscope: Microscope, settings: Simulation,
+             cached: bool = True) -> Floats:
+    """Amplitudes (detector, width) in Å² of a lone atom.
+
+    A lone atom's mean over its thermal motion is its static picture, blurred by that motion: no phonons are needed.
+    """
+    from ase.data import chemical_symbols
+
+    side = _box_side(microscope, BOX)
+    thin = settings.slice_thickness
+    atoms = Atoms(numbers=[element], positions=[(side / 2, side / 2, thin / 2)], cell=[side, side, thin], pbc=True)
+    static = settings.model_copy(update={"phonons": Phonons(minimum=0, maximum=0), "oversampling": 2.0,
+                                         "thicknesses": 1, "film_thicknesses": 1})
+    upright = replace(_small(atoms, specimen, settings), mistilt=(0.0, 0.0))
+    made = _pass(upright, microscope, static, cached)
+    harmonics = Harmonics((side, side), microscope)
+    blur = harmonics.gaussian(specimen.thermal[chemical_symbols[element]])
+    seen = harmonics.picture(_harmonics_of(made.image[0], harmonics) * blur)
+    seen -= _vacuum(microscope, (side, side))[:, None, None]
+    # A slice acts at its top.
+    factor = harmonics.structure_factors(np.full((1, 2), side / 2), np.ones((1, 1)))[0]
+    basis = harmonics.picture(factor * harmonics.widths * harmonics.probe(0.0)).reshape(len(WIDTHS), -1)
+    amplitude: Floats = _least_squares(basis, seen.reshape(len(seen), -1))
+    return amplitude
+
+
+def _least_squares(basis: Floats, seen: Floats) -> Floats:
+    """Amplitudes (picture, basis) by least squares with a small ridge."""
+    normal = basis @ basis.T
+    normal[np.diag_indices_from(normal)] *= 1 + RIDGE
+    solved: Floats = np.linalg.solve(normal, basis @ seen.T).T
+    return solved
+
+
+def _powers(atoms: Scatterers, length: float) -> Floats:
+    """(power, n): powers of the depth within the column, relative to the length of the fit."""
+    relative = np.clip((atoms.depth - atoms.top) / length, 0.0, 1.0)
+    return np.stack([relative**power for power in POWERS])
+
+
+def _foci(tilt: Floats) -> tuple[int, ...]:
+    """Indices of the `FOCI` that are used; halfway matters only where the column leans."""
+    return (0, 1, 2) if np.any(tilt) else (0, 2)
+
+
+def fit_piece(atoms: Scatterers, specimen: Specimen, microscope: Microscope, settings: Simulation,
+              lone: dict[int, Floats], centre: Floats, cached: bool = True) -> dict[int, Response]:
+    """Responses of the kinds of column around a point, from multislice of the piece of the specimen there.
+
+    Parameters
+    ----------
+    atoms : Scatterers
+        All atoms of the specimen.
+    specimen, microscope, settings
+        As for `convolve`.
+    lone : dict
+        Amplitudes of lone atoms.
+    centre : ndarray (2,)
+        (row, col) of the middle of the piece in Å.
+
+    Returns
+    -------
+    dict
+        Response of each kind that has a column in the piece.
+    """
+    period = specimen.atoms.cell.lengths()[[1, 0]]
+    offset = atoms.position - centre
+    offset -= period * np.round(offset / period)
+    members = np.flatnonzero((np.abs(offset) <= PIECE / 2).all(axis=1) & (atoms.kind >= 0))
+    side = _box_side(microscope, BOX)
+    box = (side, side)
+    raised = float(atoms.depth[members].min()) - _LEAD
+    piece = replace(atoms.chosen(members), position=offset[members] + side / 2, depth=atoms.depth[members] - raised,
+                    top=np.maximum(atoms.top[members] - raised, _LEAD))
+    height = float(piece.depth.max()) + _TAIL
+    cut = Atoms(numbers=piece.number, positions=np.column_stack([piece.position[:, ::-1], piece.depth]),
+                cell=[side, side, height], pbc=True)
+    asked = settings.model_copy(update={
+        "thicknesses": PLANES, "film_thicknesses": PLANES, "oversampling": 2.0,
+        "phonons": Phonons(minimum=CONFIGURATIONS, maximum=CONFIGURATIONS) if settings.phonons.maximum else
+        settings.phonons})
+    nearer = microscope.model_copy(update={"defocus": number(microscope.defocus) - raised})
+    small = _small(cut, specimen, settings)
+    made = _pass(small, nearer, asked, cached)
+    planned = plan_for(small, nearer, asked)
+    planes = np.array(planned.planes) * (planned.depth / planned.slices)
+    return _fit(piece, made.image, planes, Harmonics(box, nearer), _tilt(specimen), lone, _vacuum(nearer, box))
+
+
+def _tilt(specimen: Specimen) -> Floats:
+    tilt: Floats = np.tan(np.asarray(specimen.mistilt) * 1e-3)
+    return tilt
+
+
+def _fit(piece: Scatterers, image: NDArray[np.float32], planes: Floats, harmonics: Harmonics, tilt: Floats,
+         lone: dict[int, Floats], vacuum: Floats) -> dict[int, Response]:
+    detectors = len(vacuum)
+    seen = harmonics.picture(_harmonics_of(image, harmonics)) - vacuum[:, None, None]
+    length = float(np.max(piece.depth - piece.top)) or 1.0
+    powers = _powers(piece, length)
+    kinds, foci = [int(k) for k in np.unique(piece.kind)], _foci(tilt)
+    weight = np.sqrt(_central(harmonics))
+    slices = np.searchsorted(planes, piece.depth + 1e-6)
+    # Lone atoms first: what is fitted is what they leave.
+    amplitude = np.stack([lone[z] for z in piece.number.tolist()], axis=-1)
+    change: dict[int, Floats] = {k: np.zeros((detectors, len(FOCI), len(WIDTHS), len(POWERS))) for k in kinds}
+    residual = np.zeros(detectors)
+    growth = []
+    for plane in range(len(planes)):
+        here = piece.chosen(slices == plane)
+        growth.append(_terms(harmonics, here, tilt, 1.0, amplitude[..., slices == plane]) if len(here.depth) else
+                      np.zeros((detectors, len(harmonics.rows), len(harmonics.cols))))
+    rest = seen - harmonics.picture(np.cumsum(np.array(growth), axis=0))
+    for detector in range(detectors):
+        section = amplitude[detector].sum(axis=0)
+        columns = _design(piece, slices, len(planes), harmonics, tilt, section * powers, kinds, foci)
+        scale = weight / seen[:, detector].mean(axis=(1, 2))[:, None, None]
+        solved = _least_squares((columns * scale).reshape(len(columns), -1),
+                                (rest[:, detector] * scale).reshape(1, -1))[0]
+        left = rest[:, detector] - np.tensordot(solved, columns, axes=1)
+        residual[detector] = math.sqrt(float(np.mean((left * scale) ** 2) / np.mean(weight**2)))
+        shaped = solved.reshape(len(kinds), len(foci), len(WIDTHS), len(POWERS))
+        for n, kind in enumerate(kinds):
+            change[kind][detector][list(foci)] = shaped[n]
+    return {kind: Response(change[kind], length, residual) for kind in kinds}
+
+
+def _design(piece: Scatterers, slices: Integers, planes: int, harmonics: Harmonics, tilt: Floats, weights: Floats,
+            kinds: list[int], foci: tuple[int, ...]) -> Floats:
+    """Pictures (unknown, plane, H, W) of every amplitude set to 1."""
+    shape = (len(kinds), len(foci), len(WIDTHS), len(POWERS), planes, len(harmonics.rows), len(harmonics.cols))
+    spectra = np.zeros(shape, np.complex64)
+    for k, kind in enumerate(kinds):
+        for f, focus in enumerate(foci):
+            for plane in range(planes):
+                which = np.flatnonzero((piece.kind == kind) & (slices == plane))
+                if len(which):
+                    spectra[k, f, :, :, plane] = _unit_terms(harmonics, piece.chosen(which), tilt, FOCI[focus],
+                                                             weights[:, which])
+    whole = np.cumsum(spectra, axis=4).reshape(-1, *shape[-3:])
+    return harmonics.picture(whole)
+
+
+def _unit_terms(harmonics: Harmonics, atoms: Scatterers, tilt: Floats, part: float, weights: Floats) -> Spectrum:
+    """As `_terms`, each width by itself: spectra (width, set, rows, cols) of weights (set, n)."""
+    out = np.zeros((len(WIDTHS), len(weights), len(harmonics.rows), len(harmonics.cols)), np.complex128)
+    depth, position = atoms.at(part, tilt)
+    layer = np.rint(depth / DEPTH_BIN).astype(np.int64)
+    for n in np.unique(layer):
+        here = np.flatnonzero(layer == n)
+        factors = harmonics.structure_factors(position[here], weights[:, here])
+        out += factors * harmonics.widths[:, None] * harmonics.probe(float(n) * DEPTH_BIN)
+    return out
+
+
+def _central(harmonics: Harmonics) -> Floats:
+    """Weight of each point of a piece: its middle counts, its rim has fewer neighbours than the specimen has."""
+    (rows, cols), (height, width) = harmonics.shape, harmonics.box
+    row = np.abs(np.arange(rows) / rows - 0.5) * height
+    col = np.abs(np.arange(cols) / cols - 0.5) * width
+    radius = np.hypot(row[:, None], col)
+    weight: Floats = 0.05 + 1 / (1 + np.exp((radius - 3.5) / 0.3))
+    return weight
+
+
+def fitted(specimen: Specimen, microscope: Microscope, settings: Simulation,
+           cached: bool = True) -> tuple[Scatterers, Fitted]:
+    """Fit all that a specimen needs: its lone atoms, and its kinds of column.
+
+    Pieces are taken where the columns are longest and closest; a kind is fitted in the first piece that has it near
+    its middle.
+    """
+    elements = sorted(set(specimen.atoms.numbers.tolist()))
+    lone = {z: fit_lone(z, specimen, microscope, settings, cached) for z in elements}
+    judged = int(np.argmax([inner for inner, _ in microscope.detector_angles().values()]))
+    atoms = scatterers(specimen, {z: float(lone[z][judged].sum()) for z in elements})
+    columns: dict[int, Response] = {}
+    wanted = set(atoms.kind[atoms.kind >= 0].tolist())
+    position, kind, crowd = _crowding(atoms, specimen)
+    while wanted:
+        candidates = np.flatnonzero(np.isin(kind, list(wanted)))
+        centre = position[candidates[np.argmax(crowd[candidates])]]
+        found = fit_piece(atoms, specimen, microscope, settings, lone, centre, cached)
+        away = position - centre
+        period = specimen.atoms.cell.lengths()[[1, 0]]
+        away -= period * np.round(away / period)
+        central = set(kind[np.hypot(*away.T) < 3.0].tolist())
+        columns |= {k: found[k] for k in central & wanted}
+        wanted -= central
+    return atoms, Fitted(lone, columns)
+
+
+def _crowding(atoms: Scatterers, specimen: Specimen) -> tuple[Floats, Integers, Floats]:
+    """Position and kind of each column, and the length of columns around it that would be in its piece."""
+    from scipy.spatial import cKDTree
+
+    count = int(atoms.column.max(initial=-1)) + 1
+    inside = np.flatnonzero(atoms.column >= 0)
+    number_of = np.bincount(atoms.column[inside], minlength=count)
+    position = np.stack([np.bincount(atoms.column[inside], atoms.position[inside, a], count) for a in (0, 1)],
+                        axis=1) / np.maximum(number_of, 1)[:, None]
+    kind = np.zeros(count, np.int64)
+    kind[atoms.column[inside]] = atoms.kind[inside]
+    if not count:
+        return position, kind, np.zeros(0)
+    period = specimen.atoms.cell.lengths()[[1, 0]]
+    folded = np.mod(position, period) % period
+    tree = cKDTree(folded, boxsize=period)
+    near = tree.query_ball_point(folded, min(PIECE / 2, 0.49 * float(period.min())))
+    crowd = np.array([float(number_of[others].sum()) for others in near])
+    return folded, kind, crowd
+
+
+def convolve(specimen: Specimen, microscope: Microscope, settings: Simulation, streams: Streams,
+             cached: bool = True) -> Field:
+    """A field by the convolution model, in seconds where multislice needs hours."""
+    check_offered(specimen, microscope)
+    return rendered(specimen, microscope, settings, cached)
+
+
+def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, cached: bool = True) -> Field:
+    """As `convolve`, for any detector: the errors on record are measured with it."""
+    planned = plan_for(specimen, microscope, settings)
+    atoms, fits = fitted(specimen, microscope, settings, cached)
+    harmonics = Harmonics(planned.box, microscope)
+    ends = np.array(planned.planes) * (planned.depth / planned.slices)
+    spectra = _spectra(atoms, fits, harmonics, _tilt(specimen), ends)
+    shape = picture_shape(replace(planned, repeats=(1, 1)), settings.oversampling)
+    image = harmonics.picture(spectra, shape) + _vacuum(microscope, planned.box)[:, None, None]
+    return Field(
+        image=image.astype(np.float32), sampling=(planned.box[0] / shape[0], planned.box[1] / shape[1]),
+        periodic=True, columns=specimen.columns,
+        thickness=np.clip(ends - specimen.entrance, 0.0, specimen.thickness),
+        detectors=tuple(microscope.detector_angles()), band_limit=microscope.band_limit, mistilt=specimen.mistilt,
+        entrance=specimen.entrance, repeats=specimen.kind == "crystal", provenance={"physics": "convolution"})
+
+
+def _spectra(atoms: Scatterers, fits: Fitted, harmonics: Harmonics, tilt: Floats, ends: Floats) -> Spectrum:
+    """Coefficients (plane, detector, rows, cols) of the pictures down to each exit plane."""
+    lone = np.stack([fits.lone[z] for z in atoms.number.tolist()], axis=-1)
+    section = lone.sum(axis=1)
+    amplitude = np.zeros((len(FOCI), *lone.shape))
+    amplitude[-1] = lone
+    for kind, response in fits.columns.items():
+        which = np.flatnonzero(atoms.kind == kind)
+        powers = _powers(atoms.chosen(which), response.length)
+        amplitude[..., which] += np.einsum("dfwp,pn,dn->fdwn", response.change, powers, section[:, which])
+    plane = np.searchsorted(ends, atoms.depth + 1e-6)
+    out = np.zeros((len(ends), len(section), len(harmonics.rows), len(harmonics.cols)), np.complex128)
+    for n in range(len(ends)):
+        for f, part in enumerate(FOCI):
+            which = np.flatnonzero((plane == n) & (np.ones(len(plane), bool) if f == len(FOCI) - 1 else atoms.kind >= 0))
+            if len(which) and amplitude[f][..., which].any():
+                out[n] += _terms(harmonics, atoms.chosen(which), tilt, part, amplitude[f][..., which])
+    total: Spectrum = np.cumsum(out, axis=0)
+    return total
+
+
+def check_offered(specimen: Specimen, microscope: Microscope) -> None:
+    pass
