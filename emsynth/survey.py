@@ -1,4 +1,4 @@
-"""Microscopes whose images come from a phenomenological model: STEM and TEM at low magnification, SEM. Parameters only."""
+"""Microscopes of the phenomenological models: STEM and TEM at low magnification, SEM. Parameters only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Survey(Drawable):
 
 
 class SurveyStem(_Survey):
-    """A scanning transmission microscope at low magnification: dark field (HAADF) and bright field (BF) of mass thickness.
+    """A scanning transmission microscope at low magnification: dark field (HAADF) and bright field (BF).
 
     Phenomenological: see `emsynth.simulation.phantom`.
     """
@@ -43,7 +43,7 @@ class SurveyStem(_Survey):
 
 
 class SurveyTem(_Survey):
-    """A transmission microscope at low magnification with an objective aperture: absorption, diffraction, Fresnel fringes.
+    """A transmission microscope at low magnification with an objective aperture.
 
     Phenomenological: see `emsynth.simulation.phantom`.
     """
@@ -82,7 +82,8 @@ class SurfaceSem(_Survey):
     energy: Quantity = quantity(LogUniform(low=1e3, high=20e3), unit="eV", low=200, high=50e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=8, high=60), unit="Å", low=0, high=1e6,
                                     about="full width at half maximum of the probe; never below 2 px of the field")
-    tilt_cap: Quantity = quantity(Uniform(low=60, high=75), unit="deg", low=45, high=88, about="steeper surfaces count as this steep")
+    tilt_cap: Quantity = quantity(Uniform(low=60, high=75), unit="deg", low=45, high=88,
+                                  about="steeper surfaces count as this steep")
     escape_length: Quantity = quantity(LogUniform(low=20, high=400), unit="Å", low=1, high=1e6,
                                        about="width of bright edges; never below 1.5 px of the field")
     edge: Quantity = quantity(Uniform(low=0.1, high=0.6), unit="1", low=0, high=3,
@@ -96,8 +97,8 @@ class SurfaceSem(_Survey):
     azimuth: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                  about="where the detector is, from the column axis to the row axis")
     second_kind: Quantity = quantity(Uniform(low=0.3, high=1.0), unit="1", low=0, high=1,
-                                     about="share taken of the secondaries that backscattered electrons release, spread "
-                                           "over their range")
+                                     about="share taken of the secondaries that backscattered electrons release, "
+                                           "spread over their range")
     channelling: Quantity = quantity(Uniform(low=0.0, high=0.25), unit="1", low=0, high=0.8,
                                      about="how much the grains of a crystal differ in brightness")
     charging: Quantity = quantity(0.0, unit="1", low=-1, high=1,

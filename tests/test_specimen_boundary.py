@@ -57,7 +57,7 @@ def test_coincidences_are_those_of_the_tables(axis: tuple[int, int, int], sigma:
 
 @pytest.mark.parametrize("axis", [(0, 0, 1), (0, 1, 1), (1, 1, 1), (1, 1, 2)])
 def test_one_site_in_sigma_coincides(axis: tuple[int, int, int]) -> None:
-    """Counted: of the simple cubic sites of Σ³ cells, periodic in the coincidence lattice, the rotation maps Σ² back."""
+    """Counted: of the simple cubic sites of a cube of Σ³ cells, a period of the coincidence lattice, Σ² come back."""
     for found in [c for c in coincidences(axis, 6) if c.sigma <= 13]:
         turn = rotation(axis, found.angle)
         sites = np.array(list(itertools.product(range(found.sigma), repeat=3)))
@@ -91,9 +91,10 @@ def test_a_sheet_is_the_crystal() -> None:
     cell = abs(np.linalg.det(source.lattice.cell))
     assert len(position) == round(volume / cell * len(source.lattice.position))
     inner = np.abs(position[:, 1] - 10 * view.spacing) < 5 * view.spacing
-    box = np.array([3 * view.period, math.inf, view.depth])
     apart = position[inner][:, None] - position[None]
-    apart[..., [0, 2]] -= box[[0, 2]] * np.round(apart[..., [0, 2]] / box[[0, 2]])
+    turns = np.round(apart[..., 0] / (3 * view.period))
+    apart -= turns[..., None] * 3 * view.unit * view.along
+    apart[..., 2] -= view.depth * np.round(apart[..., 2] / view.depth)
     distance = np.linalg.norm(apart, axis=2)
     assert distance[distance > 1e-6].min() == pytest.approx(1.934, abs=3e-3)
     assert np.sum(distance < 1e-6) == inner.sum()

@@ -23,7 +23,7 @@ import importlib.metadata
 import json
 import math
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -40,6 +40,7 @@ from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
 from emsynth.simulation.plan import Phonons, Simulation, beams, picture_shape, plan_for, polar, smooth_number, soft_disc
 from emsynth.specimen.base import Columns, Specimen
+from emsynth.specimen.classes import class_map
 from emsynth.specimen.columns import cluster
 
 Floats = NDArray[np.float64]
@@ -51,13 +52,13 @@ WIDTHS = (0.1, 0.25, 0.5, 1.0, 2.0)
 # Parts of the way from the column's first atom to an atom at which the probe is taken.
 FOCI = (0.0, 0.5, 1.0)
 # Amplitudes depend on depth by these powers of it: what changes soon, by the first.
-POWERS = (0.5, 1.0, 2.0, 3.0)
+POWERS = (1 / 3, 2 / 3, 1.0, 2.0, 3.0)
 # Å: side of the piece of the specimen on which columns are fitted, and of its box.
 PIECE = 10.0
 BOX = 13.0
 # Exit planes and frozen-phonon configurations of the pass over a piece.
-PLANES = 12
-CONFIGURATIONS = 4
+PLANES = 20
+CONFIGURATIONS = 6
 # Å: depths that share a probe.
 DEPTH_BIN = 4.0
 # Fewest atoms in a column, and the largest gap in Å within one: beyond it a new column begins.
@@ -87,18 +88,24 @@ class Harmonics:
         (row, col) sides in Å.
     microscope : Microscope
         Drawn microscope.
+    repeats : tuple of int
+        Tiles in the box along (row, col): only their common harmonics are kept, and pictures are of one tile.
     """
 
-    def __init__(self, box: tuple[float, float], microscope: Microscope) -> None:
+    def __init__(self, box: tuple[float, float], microscope: Microscope, repeats: tuple[int, int] = (1, 1)) -> None:
         self.box = box
         self._microscope = microscope
         self._beams = beams(box, microscope)
-        reach = 2 * np.abs(self._beams).max(axis=0)
-        self.shape = (smooth_number(2 * int(reach[0]) + 1), smooth_number(2 * int(reach[1]) + 1))
-        self.rows = np.rint(np.fft.fftfreq(self.shape[0]) * self.shape[0])
-        self.cols = np.arange(self.shape[1] // 2 + 1, dtype=float)
+        reach = [2 * int(n) for n in np.abs(self._beams).max(axis=0)]
+        self._whole = (smooth_number(2 * reach[0] + 1), smooth_number(2 * reach[1] + 1))
+        self.shape = tuple(smooth_number(2 * (n // m) + 1) for n, m in zip(reach, repeats, strict=True))
+        self.rows = np.rint(np.fft.fftfreq(self.shape[0]) * self.shape[0]) * repeats[0]
+        self.cols = np.arange(self.shape[1] // 2 + 1, dtype=float) * repeats[1]
+        # Of an even number of points, the outermost may be beyond the band.
+        inside = (np.abs(self.rows)[:, None] <= reach[0]) & (self.cols <= reach[1])
+        self._inside = inside
         square = (self.rows[:, None] / box[0]) ** 2 + (self.cols / box[1]) ** 2
-        self.widths = np.exp(-2 * math.pi**2 * np.multiply.outer(np.square(WIDTHS), square))
+        self.widths: Floats = np.exp(-2 * math.pi**2 * np.multiply.outer(np.square(WIDTHS), square))
         source = number(microscope.source_size) / math.sqrt(8 * math.log(2))
         self._source = np.exp(-2 * math.pi**2 * source**2 * square)
         self._square = square
@@ -123,14 +130,17 @@ class Harmonics:
         phase = scope.aberration(angle, azimuth)
         curvature = math.pi * angle**2 / scope.wavelength
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES if number(scope.focal_spread) > 0 else 1)
-        place = tuple((self._beams % np.asarray(self.shape)).T)
-        intensity = np.zeros(self.shape)
+        place = tuple((self._beams % np.asarray(self._whole)).T)
+        intensity = np.zeros(self._whole)
         for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-            wave = np.zeros(self.shape, np.complex128)
+            wave = np.zeros(self._whole, np.complex128)
             # Travelling deeper is the same as less defocus.
             wave[place] = aperture * np.exp(-1j * (phase + curvature * (depth - node * number(scope.focal_spread))))
             intensity += weight * np.abs(scipy.fft.ifft2(wave, norm="forward")) ** 2
-        spectrum: Spectrum = scipy.fft.rfft2(intensity, norm="forward") * self._source
+        whole = scipy.fft.rfft2(intensity, norm="forward")
+        rows, cols = (np.rint(n).astype(np.int64) for n in (self.rows, self.cols))
+        picked = whole[rows[:, None] % self._whole[0], np.minimum(cols, whole.shape[1] - 1)]
+        spectrum: Spectrum = picked * self._source * self._inside
         return spectrum
 
     def structure_factors(self, position: Floats, weights: Floats) -> NDArray[np.complex64]:
@@ -592,26 +602,64 @@ def _crowding(atoms: Scatterers, specimen: Specimen) -> tuple[Floats, Integers, 
 
 def convolve(specimen: Specimen, microscope: Microscope, settings: Simulation, streams: Streams,
              cached: bool = True) -> Field:
-    """A field by the convolution model, in seconds where multislice needs hours."""
-    check_offered(specimen, microscope)
-    return rendered(specimen, microscope, settings, cached)
+    """A field by the convolution model: in seconds where multislice needs hours.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        Any; what is added up per atom is fitted on pieces of it.
+    microscope : Microscope
+        Drawn microscope.
+    settings : Simulation
+        Grid and exit planes, as for multislice.
+    streams : Streams
+        Not used: the phonons of the fit belong to the columns, and are the same in each field.
+    cached : bool
+        Whether the small multislice passes of the fit are looked for and kept in the field cache.
+
+    Returns
+    -------
+    Field
+        As multislice would give it; ``provenance["deviation"]`` is the largest relative rms deviation from multislice
+        on record for each detector.
+
+    Raises
+    ------
+    FieldError
+        Where a detector, the energy, the thickness or the tilt is not among what was checked and passed.
+    """
+    deviation = check_offered(specimen, microscope)
+    return rendered(specimen, microscope, settings, cached, {"deviation": deviation})
 
 
-def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, cached: bool = True) -> Field:
-    """As `convolve`, for any detector: the errors on record are measured with it."""
+def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, cached: bool = True,
+             about: dict[str, Any] | None = None) -> Field:
+    """As `convolve`, for any detector and specimen: the errors on record are measured with it."""
     planned = plan_for(specimen, microscope, settings)
     atoms, fits = fitted(specimen, microscope, settings, cached)
-    harmonics = Harmonics(planned.box, microscope)
+    harmonics = Harmonics(planned.box, microscope, planned.repeats)
     ends = np.array(planned.planes) * (planned.depth / planned.slices)
-    spectra = _spectra(atoms, fits, harmonics, _tilt(specimen), ends)
-    shape = picture_shape(replace(planned, repeats=(1, 1)), settings.oversampling)
-    image = harmonics.picture(spectra, shape) + _vacuum(microscope, planned.box)[:, None, None]
+    shape = picture_shape(planned, settings.oversampling)
+    image = harmonics.picture(_spectra(atoms, fits, harmonics, _tilt(specimen), ends), shape)
+    image += _vacuum(microscope, planned.box)[:, None, None]
+    detectors = tuple(microscope.detector_angles())
     return Field(
-        image=image.astype(np.float32), sampling=(planned.box[0] / shape[0], planned.box[1] / shape[1]),
-        periodic=True, columns=specimen.columns,
-        thickness=np.clip(ends - specimen.entrance, 0.0, specimen.thickness),
-        detectors=tuple(microscope.detector_angles()), band_limit=microscope.band_limit, mistilt=specimen.mistilt,
-        entrance=specimen.entrance, repeats=specimen.kind == "crystal", provenance={"physics": "convolution"})
+        image=image.astype(np.float32),
+        sampling=(specimen.tile[0] / shape[0], specimen.tile[1] / shape[1]), periodic=True, columns=specimen.columns,
+        thickness=np.clip(ends - specimen.entrance, 0.0, specimen.thickness), detectors=detectors,
+        band_limit=microscope.band_limit, mistilt=specimen.mistilt, entrance=specimen.entrance,
+        repeats=specimen.endless, classes=class_map(specimen),
+        provenance={
+            "physics": "convolution", "method": "sum of atomic responses fitted to multislice of pieces of the specimen",
+            "specimen": {"kind": specimen.kind, "structure": specimen.structure, "prototype": specimen.prototype,
+                         "formula": specimen.atoms.get_chemical_formula("metal"), "thickness": specimen.thickness,
+                         "mistilt": list(specimen.mistilt), **specimen.about},
+            "microscope": microscope.model_dump(mode="json"), "simulate": settings.model_dump(mode="json"),
+            "box": [*planned.box, planned.depth], "repeats": list(planned.repeats), "atoms": len(specimen.atoms),
+            "phonon_configurations": CONFIGURATIONS if settings.phonons.maximum else 0, "standard_error": {},
+            "kinds_of_column": len(fits.columns),
+            "fit_residual": {name: max((float(r.residual[n]) for r in fits.columns.values()), default=0.0)
+                             for n, name in enumerate(detectors)}, **(about or {})})
 
 
 def _spectra(atoms: Scatterers, fits: Fitted, harmonics: Harmonics, tilt: Floats, ends: Floats) -> Spectrum:
@@ -635,5 +683,63 @@ def _spectra(atoms: Scatterers, fits: Fitted, harmonics: Harmonics, tilt: Floats
     return total
 
 
-def check_offered(specimen: Specimen, microscope: Microscope) -> None:
-    pass
+@cache
+def record() -> dict[str, Any]:
+    """The errors against multislice on specimens that were not used to choose the model's settings."""
+    read: dict[str, Any] = json.loads((files("emsynth.simulation") / "convolution.json").read_text("utf-8"))
+    return read
+
+
+def detector_class(angles: tuple[float, float], convergence: float) -> str:
+    """Which of the checked detectors one is like: HAADF, LAADF, ABF or BF.
+
+    Parameters
+    ----------
+    angles : tuple of float
+        Inner and outer angle in mrad.
+    convergence : float
+        Convergence semi-angle in mrad.
+    """
+    inner, outer = angles
+    checked = record()["checked"]
+    if inner >= checked["inner_least"] - 1e-6 and inner >= checked["inner_least_convergences"] * convergence - 1e-6:
+        return "HAADF"
+    if inner >= convergence:
+        return "LAADF"
+    return "ABF" if inner > 0 or outer > 0.5 * convergence else "BF"
+
+
+def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float]:
+    """Refuse what was not checked against multislice, or failed.
+
+    Returns
+    -------
+    dict
+        Largest relative rms deviation on record, for each detector.
+
+    Raises
+    ------
+    FieldError
+        Naming the detector with its error on record, or what lies outside of what was checked.
+    """
+    held, checked = record(), record()["checked"]
+    deviation = {}
+    for name, angles in microscope.detector_angles().items():
+        like = detector_class(angles, number(microscope.convergence))
+        worst = float(held["worst"][like])
+        if like not in held["offered"]:
+            raise FieldError(
+                f"microscope.detectors: {name} ({angles[0]:g}-{angles[1]:g} mrad) is like {like} in the check of the "
+                f"convolution model, whose error was {worst:.0%} of the mean; at most {held['limit']:.0%} is allowed. "
+                f"Offered: {', '.join(held['offered'])}, with an inner angle from {checked['inner_least']:g} mrad and "
+                f"{checked['inner_least_convergences']:g} times the convergence. Remove the detector, or use multislice")
+        deviation[name] = worst
+    tilt, energy = float(np.hypot(*specimen.mistilt)), number(microscope.energy)
+    for key, value, unit, (low, high) in (
+            ("microscope.energy", energy, "eV", checked["energy"]),
+            ("specimen.mistilt", tilt, "mrad", (0.0, checked["mistilt_most"])),
+            ("specimen.thickness", specimen.thickness, "Å", (0.0, checked["thickness_most"]))):
+        if not low - 1e-6 <= value <= high + 1e-6:
+            raise FieldError(f"{key}: the convolution model was checked from {low:g} to {high:g} {unit}, and this is "
+                             f"{value:g}; change it, or use multislice")
+    return deviation

@@ -1,7 +1,8 @@
 """Images at low magnification, STEM and TEM, from the thickness maps of a relief. Phenomenological, not a simulation.
 
-No wave is propagated: each pixel is a slab of its own. What the numbers are good for is contrast of the right sign, size
-and dependence on material, thickness and energy; a comparison with experiment within a few tens of per cent is luck.
+No wave is propagated: each pixel is a slab of its own. What the numbers are good for is contrast of the right sign,
+size and dependence on material, thickness and energy; a comparison with experiment within a few tens of per cent is
+luck.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def haadf_path(material: Material, energy: float, inner: float, outer: float) ->
     k, gamma = 2 * math.pi / wavelength(energy), 1 / math.sqrt(1 - velocity(energy) ** 2)
     ring = 1e6 * (1 / inner**2 - 1 / outer**2)
     section = 4 * math.pi * gamma**2 / (_BOHR**2 * k**4) * ring * _RUTHERFORD_AT**0.3 * material.number**1.7
-    return 1 / (material.atoms * section)
+    return float(1 / (material.atoms * section))
 
 
 def image(relief: Relief, microscope: SurveyStem | SurveyTem, streams: Streams) -> dict[str, NDArray[np.float32]]:
@@ -83,8 +84,9 @@ def image(relief: Relief, microscope: SurveyStem | SurveyTem, streams: Streams) 
         Where the specimen is a bulk.
     """
     if relief.bulk:
-        raise FieldError(f"specimen.support: no beam passes through the bulk below {relief.family!r}; use support: film or "
-                         f"none, or a microscope of kind sem")
+        raise FieldError(f"specimen.support: no beam passes through the bulk below {relief.family!r}; use support: film
+        "
+                         f"or none, or a microscope of kind sem")
     if microscope.kind == "stem_survey":
         return _stem(relief, microscope, streams)
     return {"camera": _tem(relief, microscope, streams)}
@@ -188,9 +190,9 @@ def diffraction(relief: Relief, energy: float, bending: float, streams: Streams)
 def fringes(relief: Relief, energy: float, defocus: float, bound: float) -> Map:
     """Fresnel fringes at edges, (H, W), mean about 1. Phenomenological.
 
-    1 + b tanh(λ Δf ∇²φ/(2π b)), φ = σ Σ V t under a Gaussian of deviation max(√(λ|Δf|)/2, 1 px): the transport of intensity
-    over the defocus (Teague, J. Opt. Soc. Am. 73, 1983, 1434; sign such that underfocus has the bright fringe outside),
-    bounded by b (ours).
+    1 + b tanh(λ Δf ∇²φ/(2π b)), φ = σ Σ V t under a Gaussian of deviation max(√(λ|Δf|)/2, 1 px): the transport of
+    intensity over the defocus (Teague, J. Opt. Soc. Am. 73, 1983, 1434; sign such that underfocus has the bright fringe
+    outside), bounded by b (ours).
     """
     if defocus == 0 or bound == 0:
         return np.ones(relief.shape)
@@ -252,4 +254,5 @@ def blurred(signal: Map, sampling: tuple[float, float], width: float) -> NDArray
     fall = np.clip((relative - _BAND_START) / (BAND_LIMIT - _BAND_START), 0, 1)
     passed = np.exp(-2 * (math.pi * deviation) ** 2 * (u**2 + v**2)) * np.cos(fall * math.pi / 2) ** 2
     seen = fft.irfft2(fft.rfft2(signal) * passed, s=signal.shape)
-    return np.maximum(seen, 0.0).astype(np.float32)
+    made: NDArray[np.float32] = np.maximum(seen, 0.0).astype(np.float32)
+    return made

@@ -1,8 +1,9 @@
 """SEM images, secondary and backscattered electrons, from the surface of a relief. Phenomenological, not a simulation.
 
 No electron is followed: yields are laws for a flat surface, applied to the local tilt, and then corrected for edges,
-shadows, grains and the detector. Charging that follows the scan (bands and tails along the fast axis) is no property of the field,
-which a window may see at any rotation: it belongs to the stages of the detector (`ac_coupling`, `streak`, `line_noise`).
+shadows, grains and the detector. Charging that follows the scan (bands and tails along the fast axis) is no property of
+the field, which a window may see at any rotation: it belongs to the stages of the detector (`ac_coupling`, `streak`,
+`line_noise`).
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ def secondary_yield(material: Material, energy: float) -> float:
     2005, 895), E the beam energy in eV.
     """
     ratio = energy / material.energy_most
-    return 1.28 * material.yield_most * ratio**-0.67 * (1 - math.exp(-1.614 * ratio**1.67))
+    return float(1.28 * material.yield_most * ratio**-0.67 * (1 - math.exp(-1.614 * ratio**1.67)))
 
 
 def tilt_exponent(number_: float) -> float:
-    """Exponent n of δ = δ0/cos(θ)^n: 1.3 at Z = 4 to 0.65 at Z = 92 (Reimer, Scanning Electron Microscopy, 1998, section
-    4.2), linear between (ours). Phenomenological.
+    """Exponent n of δ = δ0/cos(θ)^n: 1.3 at Z = 4 to 0.65 at Z = 92 (Reimer, Scanning Electron Microscopy, 1998,
+    section 4.2), linear between (ours). Phenomenological.
     """
     return 1.3 - 0.65 * (min(max(number_, 4.0), 92.0) - 4.0) / 88.0
 
@@ -63,8 +64,8 @@ def backscatter_coefficient(number_: float) -> float:
 def image(relief: Relief, microscope: SurfaceSem, streams: Streams) -> dict[str, NDArray[np.float32]]:
     """SE and BSE images of a relief, periodic as the relief is. Phenomenological.
 
-    SE = Σ w δ0/cos(θ)^n · E · S · A · C, with w the share of each material at the surface (`shares`), E from `edges`, S from
-    `visibility`, A = 1 + a n·u for a detector towards u and a surface normal n, C the local charge; of that, the part
+    SE = Σ w δ0/cos(θ)^n · E · S · A · C, with w the share of each material at the surface (`shares`), E from `edges`, S
+    from `visibility`, A = 1 + a n·u for a detector towards u and a surface normal n, C the local charge; of that, the part
     β η/(1 + β η) that backscattered electrons release is spread over their range (Reimer 1998, section 4.2).
     BSE = Σ w B (η/B)^cos(θ), B = 0.89 (Drescher, Reimer & Seidel, Z. angew. Phys. 29, 1970, 331), times S and A, spread.
     Both times the contrast of the grains, from their orientation.
@@ -89,7 +90,8 @@ def image(relief: Relief, microscope: SurfaceSem, streams: Streams) -> dict[str,
     cosine = 1 / np.sqrt(1 + steep**2)
     ranges = [m.range(energy) for m in relief.material]
     azimuth, asymmetry = math.radians(number(microscope.azimuth)), number(microscope.asymmetry)
-    toward = -(slope[1] * math.cos(azimuth) + slope[0] * math.sin(azimuth)) / np.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
+    facing = -(slope[1] * math.cos(azimuth) + slope[0] * math.sin(azimuth))
+    toward = facing / np.sqrt(1 + slope[0] ** 2 + slope[1] ** 2)
     light = 1 + asymmetry * toward
     radius = number(microscope.shadow_radius) * max(n * s for n, s in zip(relief.shape, relief.sampling, strict=True))
     lost = number(microscope.shadow) * (1 - visibility(relief, slope, radius, azimuth, asymmetry))
@@ -110,8 +112,8 @@ def image(relief: Relief, microscope: SurfaceSem, streams: Streams) -> dict[str,
     wide = min(wide, 0.25 * max(n * s for n, s in zip(relief.shape, relief.sampling, strict=True)))
     edge = edges(relief, number(microscope.escape_length), number(microscope.edge))
     seen = (direct + _spread(second, relief.sampling, wide)) * edge * (1 - lost) * light * _charge(relief, microscope)
-    # A detector above the specimen sees backscattered electrons, which fly straight, with all shadows and half the light.
-    heavy = _spread(back, relief.sampling, 0.3 * wide) * (1 - 0.7 * lost) * (1 + 0.5 * asymmetry * toward)
+    # A detector above the specimen sees backscattered electrons, which fly straight, with all shadows and half the
+    # light. heavy = _spread(back, relief.sampling, 0.3 * wide) * (1 - 0.7 * lost) * (1 + 0.5 * asymmetry * toward)
     grain = _channelling(relief, number(microscope.channelling))
     seen, heavy = seen * grain, heavy * grain
     probe = number(microscope.probe_size)
@@ -143,8 +145,8 @@ def shares(relief: Relief, depth: float | NDArray[np.float64]) -> Map:
 def edges(relief: Relief, length: float, strength: float) -> Map:
     """Factor by which edges and points are brighter, (H, W), 1 on any plane. Phenomenological, ours.
 
-    1 + b c/(1 + c), c = max(h - mean of h, 0)/l over a Gaussian of deviation l, the escape length: what stands out of its
-    surroundings by as much as l has half of the brightening (the edge effect, Reimer 1998, section 6.1).
+    1 + b c/(1 + c), c = max(h - mean of h, 0)/l over a Gaussian of deviation l, the escape length: what stands out of
+    its surroundings by as much as l has half of the brightening (the edge effect, Reimer 1998, section 6.1).
     """
     length = max(length, 1.5 * max(relief.sampling))
     out = np.maximum(relief.height - _spread(relief.height, relief.sampling, length), 0.0) / length
@@ -179,7 +181,8 @@ def visibility(relief: Relief, slope: tuple[Map, Map], radius: float, azimuth: f
         own = np.maximum(col_slope * low(math.cos(angle)) + row_slope * low(math.sin(angle)), 0)
         horizon = own.copy()
         for distance, level in zip(distances, levels, strict=True):
-            shift = (round(distance * math.sin(angle) / relief.sampling[0]), round(distance * math.cos(angle) / relief.sampling[1]))
+            shift = (round(distance * math.sin(angle) / relief.sampling[0]),
+                     round(distance * math.cos(angle) / relief.sampling[1]))
             far = math.hypot(shift[0] * relief.sampling[0], shift[1] * relief.sampling[1])
             if far == 0:
                 continue
@@ -194,8 +197,8 @@ def visibility(relief: Relief, slope: tuple[Map, Map], radius: float, azimuth: f
 def _channelling(relief: Relief, strength: float) -> Map | float:
     """Factor by which grains are brighter, (H, W), mean 1 over the grains. Phenomenological, ours.
 
-    1 + c (k - mean k), k = exp(-tilt²/2w²), w = 15 mrad: where a grain is near an axis depends on its orientation (electron
-    channelling contrast, Reimer 1998, section 9.1).
+    1 + c (k - mean k), k = exp(-tilt²/2w²), w = 15 mrad: where a grain is near an axis depends on its orientation
+    (electron channelling contrast, Reimer 1998, section 9.1).
     """
     if strength == 0 or len(relief.orientation) < 2:
         return 1.0

@@ -1,4 +1,6 @@
-"""The periodic canvas on which a morphology is drawn: noise, Voronoi cells, and shapes that are laid on what is there."""
+"""The periodic canvas on which a morphology is drawn: noise, Voronoi cells, and shapes that are laid on what is
+there.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,8 @@ class Canvas:
 
     def places(self) -> tuple[Map, Map]:
         """Row (H, 1) and column (1, W) coordinates in Å."""
-        return np.arange(self.shape[0])[:, None] * self.step, np.arange(self.shape[1])[None] * self.step
+        row, col = (np.arange(n, dtype=np.float64) * self.step for n in self.shape)
+        return row[:, None], col[None]
 
     def layer(self, material: str) -> Map:
         """Thickness map of a material; one that is new lies above those that are there."""
@@ -177,8 +180,9 @@ class Canvas:
         gap = (near[:, 1] ** 2 - near[:, 0] ** 2) / (2 * apart)
         return Cells(number[:, 0].reshape(self.shape), gap.reshape(self.shape), near[:, 0].reshape(self.shape))
 
-    def patch(self, centre: NDArray[np.float64] | tuple[float, float], reach: float
-              ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], Map, Map]:
+    def patch(
+        self, centre: NDArray[np.float64] | tuple[float, float], reach: float
+    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], Map, Map]:
         """Indices of the pixels within `reach` Å of `centre` along each axis, and their (row, col) off it in Å."""
         found = []
         for axis in (0, 1):
@@ -189,8 +193,15 @@ class Canvas:
         index = np.ix_(row % self.shape[0], col % self.shape[1])
         return (index[0], index[1]), row[:, None] * self.step - centre[0], col[None] * self.step - centre[1]
 
-    def lay(self, centre: NDArray[np.float64] | tuple[float, float], reach: float, shape: Shape, material: str,
-            base: float | None = None, grain: int | None = None) -> None:
+    def lay(
+        self,
+        centre: NDArray[np.float64] | tuple[float, float],
+        reach: float,
+        shape: Shape,
+        material: str,
+        base: float | None = None,
+        grain: int | None = None,
+    ) -> None:
         """Lay a body on what is there, at `base` Å or on the median height below it."""
         index, row, col = self.patch(centre, reach)
         if row.size == 0 or col.size == 0:

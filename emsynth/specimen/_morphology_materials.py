@@ -65,7 +65,7 @@ class Material:
         """
         beta = velocity(energy)
         section = 1.4e-4 * self.number**1.5 / beta**2 * max(1 - 0.26 * self.number / (137 * beta), 0.1)
-        return 1 / (self.atoms * section)
+        return float(1 / (self.atoms * section))
 
     def inelastic_path(self, energy: float) -> float:
         """Mean free path of inelastic scattering in Å: Z/20 of the elastic one (Reimer & Kohl, Transmission Electron
@@ -78,7 +78,7 @@ class Material:
 
         R = 276 Å A E^1.67/(Z^0.889 ρ), E in keV (Kanaya & Okayama, J. Phys. D 5, 1972, 43).
         """
-        return 276.0 * self.mass * (energy / 1e3) ** 1.67 / (self.number**0.889 * self.density)
+        return float(276.0 * self.mass * (energy / 1e3) ** 1.67 / (self.number**0.889 * self.density))
 
 
 def velocity(energy: float) -> float:
@@ -87,28 +87,31 @@ def velocity(energy: float) -> float:
 
 
 # name, Z, A, density, crystalline, insulating, δm, Em, V0, ξ.
-MATERIALS = {row[0]: Material(*row) for row in (
-    ("carbon", 6.0, 12.0, 1.9, False, False, 0.9, 350.0, 9.0, 0.0),
-    ("polymer", 5.6, 6.5, 1.05, False, True, 1.9, 280.0, 7.5, 0.0),
-    ("resin", 6.6, 7.2, 1.2, False, True, 1.8, 300.0, 7.5, 0.0),
-    ("stain", 28.0, 16.0, 2.2, False, False, 1.2, 450.0, 11.0, 0.0),
-    ("silica", 10.8, 20.0, 2.2, False, True, 2.4, 400.0, 10.0, 0.0),
-    ("silicon nitride", 10.9, 20.0, 3.0, False, True, 2.1, 400.0, 13.0, 0.0),
-    ("graphite", 6.0, 12.0, 2.26, True, False, 1.0, 350.0, 11.0, 900.0),
-    ("silicon", 14.0, 28.1, 2.33, True, False, 1.1, 300.0, 12.0, 602.0),
-    ("aluminium", 13.0, 27.0, 2.70, True, False, 1.3, 300.0, 13.0, 556.0),
-    ("alumina", 10.7, 20.4, 3.95, True, True, 2.6, 500.0, 16.0, 700.0),
-    ("calcite", 12.6, 20.0, 2.71, True, True, 2.2, 400.0, 13.0, 800.0),
-    ("salt", 14.6, 29.2, 2.16, True, True, 3.0, 500.0, 8.0, 800.0),
-    ("titania", 16.4, 26.6, 4.2, True, True, 2.0, 450.0, 18.0, 450.0),
-    ("magnetite", 21.0, 33.1, 5.2, True, False, 1.5, 450.0, 18.0, 450.0),
-    ("iron", 26.0, 55.8, 7.87, True, False, 1.3, 450.0, 22.0, 270.0),
-    ("nickel", 28.0, 58.7, 8.9, True, False, 1.3, 500.0, 24.0, 236.0),
-    ("copper", 29.0, 63.5, 8.96, True, False, 1.3, 600.0, 23.0, 286.0),
-    ("zinc oxide", 25.7, 40.7, 5.6, True, False, 1.6, 450.0, 16.0, 400.0),
-    ("silver", 47.0, 107.9, 10.5, True, False, 1.5, 700.0, 22.0, 230.0),
-    ("ceria", 48.7, 57.4, 7.2, True, False, 1.9, 600.0, 20.0, 330.0),
-    ("tungsten", 74.0, 183.8, 19.3, True, False, 1.4, 650.0, 28.0, 180.0),
-    ("platinum", 78.0, 195.1, 21.45, True, False, 1.6, 700.0, 28.0, 147.0),
-    ("gold", 79.0, 197.0, 19.3, True, False, 1.6, 750.0, 26.0, 183.0),
-)}
+MATERIALS = {
+    row[0]: Material(*row)
+    for row in (
+        ("carbon", 6.0, 12.0, 1.9, False, False, 0.9, 350.0, 9.0, 0.0),
+        ("polymer", 5.6, 6.5, 1.05, False, True, 1.9, 280.0, 7.5, 0.0),
+        ("resin", 6.6, 7.2, 1.2, False, True, 1.8, 300.0, 7.5, 0.0),
+        ("stain", 28.0, 16.0, 2.2, False, False, 1.2, 450.0, 11.0, 0.0),
+        ("silica", 10.8, 20.0, 2.2, False, True, 2.4, 400.0, 10.0, 0.0),
+        ("silicon nitride", 10.9, 20.0, 3.0, False, True, 2.1, 400.0, 13.0, 0.0),
+        ("graphite", 6.0, 12.0, 2.26, True, False, 1.0, 350.0, 11.0, 900.0),
+        ("silicon", 14.0, 28.1, 2.33, True, False, 1.1, 300.0, 12.0, 602.0),
+        ("aluminium", 13.0, 27.0, 2.70, True, False, 1.3, 300.0, 13.0, 556.0),
+        ("alumina", 10.7, 20.4, 3.95, True, True, 2.6, 500.0, 16.0, 700.0),
+        ("calcite", 12.6, 20.0, 2.71, True, True, 2.2, 400.0, 13.0, 800.0),
+        ("salt", 14.6, 29.2, 2.16, True, True, 3.0, 500.0, 8.0, 800.0),
+        ("titania", 16.4, 26.6, 4.2, True, True, 2.0, 450.0, 18.0, 450.0),
+        ("magnetite", 21.0, 33.1, 5.2, True, False, 1.5, 450.0, 18.0, 450.0),
+        ("iron", 26.0, 55.8, 7.87, True, False, 1.3, 450.0, 22.0, 270.0),
+        ("nickel", 28.0, 58.7, 8.9, True, False, 1.3, 500.0, 24.0, 236.0),
+        ("copper", 29.0, 63.5, 8.96, True, False, 1.3, 600.0, 23.0, 286.0),
+        ("zinc oxide", 25.7, 40.7, 5.6, True, False, 1.6, 450.0, 16.0, 400.0),
+        ("silver", 47.0, 107.9, 10.5, True, False, 1.5, 700.0, 22.0, 230.0),
+        ("ceria", 48.7, 57.4, 7.2, True, False, 1.9, 600.0, 20.0, 330.0),
+        ("tungsten", 74.0, 183.8, 19.3, True, False, 1.4, 650.0, 28.0, 180.0),
+        ("platinum", 78.0, 195.1, 21.45, True, False, 1.6, 700.0, 28.0, 147.0),
+        ("gold", 79.0, 197.0, 19.3, True, False, 1.6, 750.0, 26.0, 183.0),
+    )
+}

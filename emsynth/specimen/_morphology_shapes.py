@@ -21,17 +21,20 @@ def _turned(row: Map, col: Map, angle: float) -> tuple[Map, Map]:
 
 def ellipsoid(long: float, short: float, tall: float, angle: float, step: float, sunk: float = 0.0) -> Shape:
     """Half axes in the plane, half its height; `sunk` from 0 (touches the ground) to 1 (a hemisphere)."""
+
     def shape(row: Map, col: Map) -> tuple[Map, Map, Map]:
         along, across = _turned(row, col, angle)
         q = (along / long) ** 2 + (across / short) ** 2
         dome = tall * np.sqrt(np.maximum(1 - q, 0.0))
         cover = np.clip(0.5 + (1 - np.sqrt(q)) * short / step, 0, 1)
         return tall * (1 - sunk) + dome, 2 * dome if sunk < 1 else dome, cover
+
     return shape
 
 
-def polyhedron(rng: np.random.Generator, radius: float, tall: float, faces: int, step: float,
-               cube: bool = False) -> Shape:
+def polyhedron(
+    rng: np.random.Generator, radius: float, tall: float, faces: int, step: float, cube: bool = False
+) -> Shape:
     """A convex body between random planes (or six square ones), turned at random: height and projected thickness."""
     if cube:
         normal = np.concatenate([np.eye(3), -np.eye(3)])
@@ -71,6 +74,7 @@ def polyhedron(rng: np.random.Generator, radius: float, tall: float, faces: int,
         cover = np.clip(0.5 + side / step, 0, 1) * np.clip(across / (0.5 * step + 0.02 * tall), 0, 1)
         lowest = below[across > 0].min() if (across > 0).any() else 0.0
         return np.maximum(above - lowest, 0.0), across, cover
+
     return shape
 
 
@@ -87,22 +91,33 @@ def _about_z(angle: float) -> NDArray[np.float64]:
 
 def rod(length: float, radius: float, tall: float, angle: float, step: float, faceted: bool = False) -> Shape:
     """A rod of half length `length`, with round ends and a round or (faceted) three-sided upper half."""
+
     def shape(row: Map, col: Map) -> tuple[Map, Map, Map]:
         along, across = _turned(row, col, angle)
         past = np.maximum(np.abs(along) - (length - (0 if faceted else radius)), 0.0)
         if faceted:
             off = np.abs(across)
-            roof = np.clip((radius - off) / (0.5 * radius), 0, 1) * np.clip((length - np.abs(along)) / (0.3 * radius), 0, 1)
+            roof = np.clip((radius - off) / (0.5 * radius), 0, 1) * np.clip(
+                (length - np.abs(along)) / (0.3 * radius), 0, 1
+            )
             cover = np.clip(0.5 + np.minimum(radius - off, length - np.abs(along)) / step, 0, 1)
             return tall * (1 + roof), 2 * tall * np.maximum(roof, 0.15) * (cover > 0), cover
         far = np.hypot(past, across) / radius
         dome = tall * np.sqrt(np.maximum(1 - far**2, 0.0))
         return tall + dome, 2 * dome, np.clip(0.5 + (1 - far) * radius / step, 0, 1)
+
     return shape
 
 
-def plate(rng: np.random.Generator, radius: float, thickness: float, step: float, tilt: float = 0.0,
-          regular: bool = False, ragged: float = 0.0) -> Shape:
+def plate(
+    rng: np.random.Generator,
+    radius: float,
+    thickness: float,
+    step: float,
+    tilt: float = 0.0,
+    regular: bool = False,
+    ragged: float = 0.0,
+) -> Shape:
     """A flat polygon of constant thickness, tilted by up to `tilt` (slope); six-sided where regular."""
     corners = 6 if regular else int(rng.integers(4, 9))
     start = rng.uniform(0, 2 * math.pi)
@@ -127,4 +142,5 @@ def plate(rng: np.random.Generator, radius: float, thickness: float, step: float
         lifted = thickness + lean + float(np.hypot(*slope)) * radius
         thick = np.full_like(inside, thickness)
         return lifted, thick, cover
+
     return shape

@@ -32,9 +32,9 @@ PATCH = 22.0
 # Jitter of the patches' centres, in patches: as much as leaves seams inclined to the beam and to the sides.
 JITTER = 0.3
 # Å: two patches' atoms are no nearer across a seam; the lower end of the first peak of g(r).
-SEAM = {"C": 1.33, "Ge": 2.28, "Si": 2.2}
+SEAM = {"C": 1.33, "Ge": 2.2, "Si": 2.12}
 # Å: how deep beyond a seam atoms of either side are tried where others have been left out.
-REACH = 2.6
+REACH = 3.0
 # Rough faces: plane waves of each, and the shortest wavelength in Å, a few atoms.
 WAVES, SHORTEST = 12, 8.0
 # All amorphous films share one speckle, so they share one split.

@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 STACKINGS = ("AA", "AB", "AA'")
 # Å from layer to layer: half of c of the crystals (graphite: Trucano and Chen, Nature 258, 136 (1975); hBN: Pease,
 # Acta Cryst. 5, 356 (1952); dichalcogenides: Schutte et al., J. Solid State Chem. 70, 207 (1987), and Bronsema et
-# al., Z. Anorg. Allg. Chem. 540, 15 (1986)). Twisted ones and AA lie up to 5 % farther apart, which no projection shows.
+# al., Z. Anorg. Allg. Chem. 540, 15 (1986)). Twisted and AA ones lie up to 5 % farther apart; no projection shows it.
 SPACING = {"graphene": 3.354, "hBN layer": 3.33, "MoS2 layer": 6.148, "WS2 layer": 6.162, "MoSe2 layer": 6.464,
            "WSe2 layer": 6.48}
 # Twisted layers are strained by at most this to share a box, and the box may be so much longer than asked for.
@@ -131,8 +131,8 @@ class Layer(Drawable):
         Raises
         ------
         StructureError
-            Where the hole or the waves do not fit into the box, a twist has one layer only, no box is commensurate
-            with the twist, or the adatoms would overlap.
+            Where the hole or the waves do not fit into the box, a twist has one layer only, or no box is commensurate
+            with the twist.
         """
         entry = structure(cast(str, self.structure))
         refuse_reserved(entry.name, entry.prototype, purpose)
@@ -153,9 +153,6 @@ def _refuse_impossible(recipe: Layer, entry: Structure) -> None:
     if (number(recipe.ripple) > 0 or number(recipe.strain) > 0) and box < SHORTEST_WAVE:
         raise StructureError(f"ripples and strain have waves of {SHORTEST_WAVE:g} Å and more; a box of {box:g} Å holds "
                              f"none, choose one of at least {SHORTEST_WAVE:g} Å")
-    most = 60.0 / ADATOM_GAP**2
-    if number(recipe.adatoms) > most:
-        raise StructureError(f"adatoms: {number(recipe.adatoms):g}/nm² would overlap; choose at most {most:.1f}/nm²")
     if number(recipe.substitution) > 0 and recipe.substitute == _replaced(recipe, entry):
         raise StructureError(f"substitute: {recipe.substitute} replaces itself; choose another element")
 
@@ -226,7 +223,7 @@ def commensurate(constant: float, least: float, twist: float) -> Commensurate:
         left, stretch, right = np.linalg.svd(change)
         strain = float(np.abs(stretch - 1).max())
         rotation = left @ right
-        angle = math.degrees(math.atan2(-rotation[0, 1], rotation[0, 0]))
+        angle = math.degrees(math.atan2(rotation[0, 1], rotation[0, 0]))
         if strain > LARGEST_STRAIN or abs(angle - twist) > LARGEST_TURN or np.linalg.det(change) < 0:
             continue
         cost = abs(angle - twist) / ANGLE_WEIGHT + strain / STRAIN_WEIGHT + side_x * side_y / least**2
@@ -246,15 +243,21 @@ def _whole_cells(constant: float, least: float) -> Commensurate:
 
 
 class _Atoms(NamedTuple):
-    """position : (n, 3) Å; number : (n,); layer : (n,) from 0, -1 of adatoms; site : (n,) atom of the layer's cell"""
+    """Atoms on their way to a specimen.
+
+    position : (n, 3) Å; number : (n,); layer : (n,) from 0, -1 of adatoms
+    site : (n,) atom of the layer's cell; serial : (n,) index in the whole stack, by which random numbers are dealt
+    """
 
     position: Floats
     number: Integers
     layer: Integers
     site: Integers
+    serial: Integers
 
     def where(self, kept: NDArray[np.bool_]) -> _Atoms:
-        return _Atoms(self.position[kept], self.number[kept], self.layer[kept], self.site[kept])
+        return _Atoms(self.position[kept], self.number[kept], self.layer[kept], self.site[kept],
+                      self.serial[kept])
 
 
 def _sheet(entry: Structure, fit: Commensurate, n: int, shift: Floats, half_turn: bool) -> _Atoms:
@@ -273,7 +276,8 @@ def _sheet(entry: Structure, fit: Commensurate, n: int, shift: Floats, half_turn
     place = np.mod(place + 1e-9, 1.0) * np.array(fit.box)
     count = len(cells)
     return _Atoms(np.column_stack([place, np.tile(z, count)]), np.tile(cell.numbers, count).astype(np.int64),
-                  np.full(count * len(cell), n, np.int64), np.tile(np.arange(len(cell)), count))
+                  np.full(count * len(cell), n, np.int64), np.tile(np.arange(len(cell)), count),
+                  np.arange(count * len(cell)))
 
 
 def _stack(recipe: Layer, entry: Structure) -> tuple[_Atoms, Commensurate]:
@@ -288,7 +292,8 @@ def _stack(recipe: Layer, entry: Structure) -> tuple[_Atoms, Commensurate]:
         shift = np.array([1 / 3, 2 / 3]) * (n % 2) if recipe.stacking == "AB" else np.zeros(2)
         sheet = _sheet(entry, turned if n % 2 else straight, n, shift, recipe.stacking == "AA'" and n % 2 == 1)
         sheets.append(sheet._replace(position=sheet.position + np.array([0, 0, n * SPACING.get(entry.name, SHEET)])))
-    return _Atoms(*(np.concatenate(parts) for parts in zip(*sheets, strict=True))), turned
+    whole = _Atoms(*(np.concatenate(parts) for parts in zip(*sheets, strict=True)))
+    return whole._replace(serial=np.arange(len(whole.number))), turned
 
 
 def _assembled(recipe: Layer, entry: Structure, streams: Streams) -> Specimen:
@@ -314,14 +319,14 @@ def _assembled(recipe: Layer, entry: Structure, streams: Streams) -> Specimen:
     thermal = dict(entry.thermal)
     if number(recipe.substitution) > 0:
         replaced = atomic_numbers[_replaced(recipe, entry)]
-        chance = streams.generator("specimen.layer.substitution").uniform(size=whole)[:len(atoms.number)]
+        chance = streams.generator("specimen.layer.substitution").uniform(size=whole)[atoms.serial]
         foreign = (atoms.number == replaced) & (chance < number(recipe.substitution))
         substitute = cast(str, recipe.substitute)
         atoms = atoms._replace(number=np.where(foreign, atomic_numbers[substitute], atoms.number))
         thermal.setdefault(substitute, default_displacement(substitute))
         about["substituted"] = int(foreign.sum())
     if number(recipe.vacancies) > 0:
-        chance = streams.generator("specimen.layer.vacancies").uniform(size=whole)[:len(atoms.number)]
+        chance = streams.generator("specimen.layer.vacancies").uniform(size=whole)[atoms.serial]
         able = np.ones(len(atoms.number), bool) if recipe.vacancy_of is None else \
             atoms.number == atomic_numbers[cast(str, recipe.vacancy_of)]
         gone = able & (chance < number(recipe.vacancies))
@@ -340,11 +345,10 @@ def _assembled(recipe: Layer, entry: Structure, streams: Streams) -> Specimen:
         not number(recipe.strain) and not number(recipe.substitution) and "adatoms" not in about
     cell = entry.cell[0], entry.cell[0] * math.sqrt(3)
     tile = cell if perfect else fit.box
-    copies = round(box[0] / tile[0]) * round(box[1] / tile[1])
     first = np.all(position[:, :2] < np.array(tile) - 1e-6, axis=1) if perfect else np.ones(len(position), bool)
     clusters = cluster(position[first, :2], tile)
     columns = describe(clusters, np.arange(int(first.sum())), position[first, 2], atoms.number[first], 1)
-    about |= {"copies": copies, "thermal_source": entry.thermal_source, "reference": entry.reference}
+    about |= {"thermal_source": entry.thermal_source, "reference": entry.reference}
     if clusters.smeared:
         about["atoms_without_column"] = round(clusters.smeared / len(position), 4)
     made = Atoms(numbers=atoms.number, positions=position, pbc=True,
@@ -477,4 +481,5 @@ def _with_adatoms(recipe: Layer, atoms: _Atoms, box: Floats, streams: Streams) -
     return _Atoms(np.concatenate([atoms.position, added]),
                   np.concatenate([atoms.number, np.full(len(added), element)]).astype(np.int64),
                   np.concatenate([atoms.layer, np.full(len(added), -1)]).astype(np.int64),
-                  np.concatenate([atoms.site, np.full(len(added), -1)]).astype(np.int64))
+                  *(np.concatenate([part, np.full(len(added), -1)]).astype(np.int64)
+                    for part in (atoms.site, atoms.serial)))

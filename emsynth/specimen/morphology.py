@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from emsynth.draw import AnyChoice, Choice, Deal, Drawable, LogUniform, Quantity, Streams, Uniform, Word, number, quantity
-from emsynth.errors import StructureError
+from emsynth.draw import AnyChoice, Choice, Deal, Drawable, LogUniform, Quantity, Streams, Uniform, Word, number,
+quantity from emsynth.errors import StructureError
 from emsynth.specimen._morphology_materials import MATERIALS
 from emsynth.specimen._morphology_materials import Material as Material
 
-# Families and the split of all their samples: what a restorer is tested on is another kind of picture, not another draw.
-SPLITS: dict[str, Literal["train", "val", "test"]] = {
-    "particles": "train", "grains": "train", "fibres": "train", "holes": "train", "film": "train", "aggregates": "train",
-    "facets": "train", "fracture": "train", "tracks": "train", "mixed": "train",
+# Families and the split of all their samples: what a restorer is tested on is another kind of picture, not another
+# draw. SPLITS: dict[str, Literal["train", "val", "test"]] = {
+    "particles": "train", "grains": "train", "fibres": "train", "holes": "train", "film": "train",
+    "aggregates": "train", "facets": "train", "fracture": "train", "tracks": "train", "mixed": "train",
     "lamellae": "val", "flakes": "val",
     "spheres": "test", "porous": "test", "vesicles": "test",
 }
@@ -32,8 +32,10 @@ NARROWEST = 4.0
 # Elastic mean free paths at 200 keV that a section in transmission is thick at most, and a body typically (ours).
 TRANSPARENT = 4.0
 _ENERGY = 200e3
+# Coverage in transmission: through more, so many bodies overlap that none is seen.
+_DENSEST = 0.45
 # Families that are a section of a solid, when it is thin.
-_SECTIONS = frozenset({"grains", "lamellae", "holes", "film", "porous", "fracture", "tracks"})
+_SECTIONS = frozenset({"grains", "lamellae", "holes", "film", "porous", "fracture", "tracks", "flakes"})
 # Å: where all materials together are thinner, there is vacuum.
 NOTHING = 5.0
 
@@ -42,12 +44,15 @@ _BULK = ("silicon", "aluminium", "carbon", "copper", "silica", "polymer")
 _FILM = ("carbon", "carbon", "silicon nitride", "resin")
 # What `any` may come to: of the features, and of their ground where it is not the support's.
 _BODIES: dict[str, tuple[str, ...]] = {
-    "particles": ("gold", "silver", "platinum", "titania", "silica", "magnetite", "zinc oxide", "ceria", "calcite", "salt"),
+    "particles": ("gold", "silver", "platinum", "titania", "silica", "magnetite", "zinc oxide", "ceria", "calcite",
+                  "salt"),
     "spheres": ("polymer", "silica", "gold"), "grains": (*_METALS, "alumina"),
     "fibres": ("polymer", "carbon", "silica", "zinc oxide", "silver", "tungsten"), "lamellae": _METALS,
     "holes": _FILM, "film": ("carbon", "gold", "silica", "polymer", "aluminium"),
-    "aggregates": ("carbon", "silica", "platinum", "titania"), "porous": ("gold", "carbon", "silica", "polymer", "titania"),
-    "facets": ("calcite", "salt", "zinc oxide", "titania", "copper", "alumina"), "flakes": ("graphite", "alumina", "gold"),
+    "aggregates": ("carbon", "silica", "platinum", "titania"),
+    "porous": ("gold", "carbon", "silica", "polymer", "titania"),
+    "facets": ("calcite", "salt", "zinc oxide", "titania", "copper", "alumina"),
+    "flakes": ("graphite", "alumina", "gold"),
     "fracture": ("titania", "alumina", "silica"), "tracks": ("copper", "aluminium", "tungsten", "gold"),
     "vesicles": ("stain",), "mixed": ("aluminium", "nickel", "silica", "zinc oxide", "titania"),
 }
@@ -125,9 +130,10 @@ class Relief:
 class Morphology(Drawable):
     """A procedural specimen on a square (or a part of one) that repeats without end; see `Relief`.
 
-    All lengths within the picture are parts of `extent`, because pictures of one family look alike at any magnification;
-    what a beam passes through is in Å. Without a bulk, sections are at most four elastic mean free paths (at 200 keV)
-    thick, crystals are flatter where they would be opaque, and `any` prefers materials that are not.
+    All lengths within the picture are parts of `extent`, because pictures of one family look alike at any
+    magnification; what a beam passes through is in Å. Without a bulk, sections are at most four elastic mean free paths
+    (at 200 keV) thick, crystals are flatter where they would be opaque, at most 0.45 of the area is covered, and `any`
+    prefers materials that are not opaque.
     """
 
     kind: Literal["morphology"] = "morphology"
@@ -206,15 +212,16 @@ class Morphology(Drawable):
         def generator(purpose: str) -> np.random.Generator:
             return streams.generator(f"specimen.morphology.{purpose}")
 
-        film, aspect = number(self.thickness), number(self.aspect)
+        film, aspect, coverage = number(self.thickness), number(self.aspect), number(self.coverage)
         body, carrier, extra = self._materials(family, support, size * aspect, generator("materials"))
         if support != "bulk":
             # Heavy sections are thinned further, and heavy crystals are flatter, or there would be nothing to be seen.
             paths = [MATERIALS[name].elastic_path(_ENERGY) for name in (body, carrier)]
             film = min(film, TRANSPARENT * min(paths)) if family in _SECTIONS else film
-            aspect = min(aspect, 2 * TRANSPARENT * paths[0] / size)
+            aspect = min(aspect, 0.75 * TRANSPARENT * paths[0] / size)
+            coverage = min(coverage, _DENSEST)
         canvas = Canvas(
-            shape=shape, step=step, size=size, coverage=number(self.coverage), aspect=aspect,
+            shape=shape, step=step, size=size, coverage=coverage, aspect=aspect,
             spread=number(self.spread), roughness=number(self.roughness), film=film, support=support,
             body=body, ground=carrier, extra=extra, generator=generator,
             crystalline={name: m.crystalline for name, m in MATERIALS.items()})
@@ -224,8 +231,9 @@ class Morphology(Drawable):
         names = [name for name, layer in canvas.layers.items() if layer.any()] or [body]
         grain, orientation = _numbered(canvas.grain, generator("orientation"))
         thickness = np.stack([np.maximum(canvas.layer(name), 0.0) for name in names])
-        return Relief(height=canvas.height, thickness=thickness, material=tuple(MATERIALS[n] for n in names), grain=grain,
-                      orientation=orientation, sampling=(step, step), family=family, bulk=support == "bulk")
+        return Relief(height=canvas.height, thickness=thickness, material=tuple(MATERIALS[n] for n in names),
+                      grain=grain, orientation=orientation, sampling=(step, step), family=family, bulk=support ==
+                      "bulk")
 
     def _materials(self, family: str, support: str, tall: float, rng: np.random.Generator) -> tuple[str, str, str]:
         # All are drawn whichever are given, so that naming one leaves the others.
