@@ -137,7 +137,8 @@ def split_of(prototype: str) -> str:
 
 
 def _survey(recipe: Recipe, field: int) -> tuple[Morphology, SurveyStem | SurveyTem | SurfaceSem, Streams, str]:
-    drawn, microscope, streams = recipe.draw_field(field)
+    member, microscope, streams = recipe.draw_field(field)
+    drawn = member.specimen
     assert isinstance(drawn, Morphology)
     assert isinstance(microscope, SurveyStem | SurveyTem | SurfaceSem)
     determines = {"specimen": drawn.model_dump(mode="json"), "simulate": recipe.simulate.model_dump(mode="json"),
@@ -234,10 +235,14 @@ def _multislice(prepared: _Pass) -> Field:
 
 
 def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
-    drawn, microscope, streams = recipe.draw_field(field)
-    assert not isinstance(drawn, Morphology)
+    member, microscope, streams = recipe.draw_field(field)
+    assert not isinstance(member.specimen, Morphology)
     assert isinstance(microscope, Microscope | TransmissionMicroscope)
-    specimen = drawn.build(streams)
+    specimen = member.specimen.build(streams)
+    if member.contamination is not None:
+        specimen = member.contamination.apply(specimen, streams)
+    if member.physics is not None:
+        asked = asked.model_copy(update={"physics": member.physics})
     if isinstance(microscope, TransmissionMicroscope):
         plan = plan_transmission(specimen, microscope, asked)
     else:

@@ -9,7 +9,7 @@ import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -33,7 +33,7 @@ from emsynth.errors import FieldError, RecipeError
 from emsynth.microscope import AnyMicroscope, Microscope, Survey, choose
 from emsynth.simulation.images import DETECTOR, OwnImages
 from emsynth.simulation.plan import Phenomenological, Simulation
-from emsynth.specimen import AnySpecimen, Mixture, Morphology, structure
+from emsynth.specimen import AnySpecimen, Member, Mixture, Morphology, structure
 from emsynth.specimen.crystal import known_names
 from emsynth.specimen.table import refuse_reserved
 
@@ -127,6 +127,14 @@ def _schema_of_own(schema: dict[str, Any]) -> None:
     schema |= {"if": own, "then": {"properties": given}, "else": {"required": ["specimen"]}}
 
 
+class DrawnField(NamedTuple):
+    """member : specimen with its contamination and physics; microscope : as drawn; streams : of the field"""
+
+    member: Member
+    microscope: AnyMicroscope
+    streams: Streams
+
+
 class Recipe(Drawable):
     """A data set in one document; after `draw`, one sample in the same document.
 
@@ -210,6 +218,11 @@ class Recipe(Drawable):
             return ()
         return self.microscope if isinstance(self.microscope, tuple) else (self.microscope,)
 
+    @property
+    def shown(self) -> AnySpecimen | None:
+        """The specimen of a drawn recipe, whether it is the only one or one of a mixture."""
+        return self.specimen.members[0].specimen if isinstance(self.specimen, Mixture) else self.specimen
+
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:
         """Read a recipe.
@@ -248,7 +261,7 @@ class Recipe(Drawable):
         """Field that sample `sample` is cut from; does not depend on the number of samples."""
         return sample % self.fields
 
-    def draw_field(self, field: int) -> tuple[AnySpecimen, AnyMicroscope, Streams]:
+    def draw_field(self, field: int) -> DrawnField:
         """Specimen and microscope of one field, drawn, and its random streams.
 
         Parameters
@@ -261,12 +274,13 @@ class Recipe(Drawable):
         if self.specimen is None:
             raise RecipeError("specimen: there is none to draw; the fields of this recipe are images")
         if isinstance(self.specimen, Mixture):
-            member, turn = self.specimen.member_of(field)
-            specimen, path = self.specimen.members[member].specimen, f"specimen.{member}"
+            chosen, turn = self.specimen.member_of(field)
+            member, path = self.specimen.members[chosen], f"specimen.{chosen}"
         else:
-            specimen, turn, path = self.specimen, field, "specimen"
+            member, turn, path = Member(specimen=self.specimen), field, "specimen"
         streams = Streams(self.seed, field, turn)
-        return specimen.draw(streams, path), choose(self.microscopes, specimen.kind, streams), streams
+        drawn = member.drawn_for(streams, path)
+        return DrawnField(drawn, choose(self.microscopes, drawn.specimen.kind, streams), streams)
 
     def draw(self, streams: Streams | int, path: str = "") -> Self:
         """The drawn recipe of one sample: the same type, plain numbers only.
@@ -284,7 +298,10 @@ class Recipe(Drawable):
         own = Streams(self.seed, sample)
         drawn: dict[str, Any] = {"image": self.image.draw(own, "image"), "distort": self.distort.draw(own, "distort")}
         if not isinstance(self.simulate, OwnImages):
-            drawn["specimen"], drawn["microscope"], _ = self.draw_field(self.field_of(sample))
+            field = self.draw_field(self.field_of(sample))
+            drawn["microscope"], drawn["specimen"] = field.microscope, field.member.specimen
+            if isinstance(self.specimen, Mixture):
+                drawn["specimen"] = self.specimen.model_copy(update={"members": (field.member,)})
         return self.model_copy(update=drawn)
 
     @property

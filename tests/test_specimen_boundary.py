@@ -13,7 +13,7 @@ from emsynth.draw import Streams
 from emsynth.errors import StructureError
 from emsynth.specimen.base import Specimen
 from emsynth.specimen.block import edge_on
-from emsynth.specimen.boundary import Boundary, coincidences
+from emsynth.specimen.boundary import Boundary, coincidences, merged
 from emsynth.specimen.crystal import _from_table
 from emsynth.specimen.edge import Edge
 
@@ -80,6 +80,20 @@ def test_planes_repeat_as_the_lattice_does(name: str, axis: tuple[int, int, int]
     assert view.period == pytest.approx(period)
     assert view.spacing == pytest.approx(spacing)
     assert view.rise == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Au", "Fe", "Ti", "TiO2 anatase", "SrTiO3"])
+def test_views_span_the_whole_lattice(name: str) -> None:
+    """Along, across and beam enclose one primitive cell, whatever the zone axis."""
+    source = _from_table(name)
+    for axis, plane in (((0, 0, 1), (2, 1, 0)), ((1, 1, 2), (1, 1, -1)), ((2, 1, 0), (1, -2, 3)),
+                        ((1, 2, 3), (3, 0, -1)), ((2, 4, 3), (1, 1, -2)), ((-1, 3, 2), (1, 1, -1)),
+                        ((4, 6, 5), (0, 5, -6))):
+        view = edge_on(source.lattice, axis, source.cell, plane)
+        volume = view.along[0] * view.across[1] * view.depth
+        assert volume == pytest.approx(abs(np.linalg.det(source.lattice.cell)))
+        beam = np.array(axis) @ source.cell
+        assert np.linalg.norm(beam) / view.depth == pytest.approx(round(np.linalg.norm(beam) / view.depth))
 
 
 def test_a_sheet_is_the_crystal() -> None:
@@ -157,6 +171,24 @@ def test_grains_are_turned_by_the_angle(name: str, axis: tuple[int, int, int], w
     assert np.min(np.abs(turns - angle)) < 0.2 or np.min(np.abs(turns - (360 - angle))) < 0.2
 
 
+def test_too_near_atoms_merge() -> None:
+    """Two of a kind halfway between, across the border too; of two kinds the first stays; the rest is left alone."""
+    position = np.array([[0.2, 5.0, 1.0], [9.8, 5.0, 1.0], [4.0, 2.0, 1.0], [4.5, 2.0, 1.0], [7.0, 7.0, 1.0]])
+    place, kind, grain = merged(position, np.array([0, 0, 0, 1, 1]), np.array([0, 1, 0, 1, 1]), (10.0, 10.0, 3.0),
+                                np.full((2, 2), 1.0))
+    assert kind.tolist() == [0, 0, 1]
+    assert grain.tolist() == [0, 0, 1]
+    assert place == pytest.approx(np.array([[0.0, 5.0, 1.0], [4.0, 2.0, 1.0], [7.0, 7.0, 1.0]]))
+
+
+def test_both_boundaries_are_as_good() -> None:
+    """With a centre of symmetry the two boundaries of the box are images of each other, gaps included."""
+    for sigma, axis in ((5, (0, 0, 1)), (9, (0, 1, 1)), (7, (1, 1, 1))):
+        about = boundary("Au", axis, sigma=sigma, thickness=20.0).about
+        assert about["gaps"][0] == about["gaps"][1] > 0
+        assert about["bond_valence_misfit"][0] == pytest.approx(about["bond_valence_misfit"][1], abs=2e-4)
+
+
 def test_boundary_box_is_periodic_and_labelled() -> None:
     """Along the boundary whole periods of at least the box asked for; grains as wide as asked for; columns for both."""
     specimen = boundary("Au", (0, 0, 1), sigma=5, angle=53.0, width=18.0, minimum_box=30.0, thickness=40.0)
@@ -226,11 +258,21 @@ def test_terraces_are_lattice_planes_high() -> None:
     stepped = flat.model_copy(update={"steps": 3.0})
     specimen = stepped.build(Streams(1, 4))
     row, col = specimen.columns.position.T
-    first = np.array([row[np.abs(col - x) < 2.6].min() for x in np.unique(np.round(col, 2))])
-    planes = (first - flat.build(Streams(1, 4)).columns.position[:, 0].min()) / (4.0782 / math.sqrt(3))
+    whole = flat.build(Streams(1, 4)).columns.position[:, 0]
+    ends = [[row[np.abs(col - x) < 2.6].min() - whole.min(), whole.max() - row[np.abs(col - x) < 2.6].max()]
+            for x in np.unique(np.round(col, 2))]
+    planes = np.array(ends) / (4.0782 / math.sqrt(3))
     assert planes == pytest.approx(np.round(planes), abs=0.01)
-    assert 1 <= round(planes.max()) <= 3
+    assert np.round(planes.max(axis=0)).tolist() == [3, 3]
+    assert np.round(planes.min(axis=0)).tolist() == [0, 0]
     assert specimen.endless == (False, False)
+
+
+def test_wide_planes_enlarge_the_box() -> None:
+    """Layers 6.1 Å apart: the terraces still leave whole planes between them, and the vacuum stays."""
+    specimen = Edge(structure="MoS2 2H", zone_axis=(2, 1, 0), plane=(0, 0, 1), steps=1.0, vacuum=14.0).build(STREAMS)
+    assert specimen.tile[0] > 30
+    assert specimen.tile[0] - np.ptp(specimen.atoms.positions[:, 1]) >= 14
 
 
 def test_wedge_thins_towards_the_edge() -> None:
@@ -247,12 +289,12 @@ def test_wedge_thins_towards_the_edge() -> None:
 
 @pytest.mark.parametrize(("more", "reason"), [
     ({"vacuum": 28.0, "box": 20.0}, "leaves 0 Å"), ({"plane": (1, 0, 1)}, "does not contain"),
-    ({"steps": 8.0, "plane": (1, 0, 0), "box": 30.0}, "cut through"),
+    ({"steps": 10.0, "structure": "MoS2 2H", "zone_axis": (2, 1, 0), "plane": (0, 0, 1)}, "terraces"),
     ({"wedge": 5.0, "edge_thickness": 150.0}, "no wedge"), ({"box": 120.0, "thickness": 500.0}, "atoms"),
 ])
 def test_impossible_edges_are_refused(more: dict[str, object], reason: str) -> None:
     with pytest.raises(StructureError, match=reason):
-        Edge(structure="C diamond", zone_axis=(0, 0, 1), **more).build(STREAMS)
+        Edge(**{"structure": "C diamond", "zone_axis": (0, 0, 1)} | more).build(STREAMS)
 
 
 def test_reserved_prototypes_are_refused() -> None:

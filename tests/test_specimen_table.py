@@ -37,16 +37,35 @@ def test_names_are_unique() -> None:
 def test_variety_and_splits() -> None:
     """Enough structures to draw, a non-empty val and test, and two prototypes each kept back."""
     drawable = [structure(name) for name in drawable_names()]
-    assert len(NAMES) >= 20
-    assert len({entry.prototype for entry in structures()}) >= 12
-    assert len(drawable) >= 10
-    assert len({entry.prototype for entry in drawable}) >= 8
+    assert len(NAMES) >= 50
+    assert len({entry.prototype for entry in structures()}) >= 24
+    prototypes = {entry.prototype for entry in drawable}
+    splits = [prototype_split(name) for name in prototypes]
+    assert len(prototypes) >= 20
+    assert all(0.1 <= splits.count(split) / len(splits) <= 0.2 for split in ("val", "test"))
     assert {prototype_split(entry.prototype) for entry in drawable} == {"train", "val", "test"}
     kept = {entry.prototype: reserved(entry.prototype) for entry in structures()}
     assert sum(use == "suite" for use in kept.values()) >= 2
     assert sum(use == "tune" for use in kept.values()) >= 2
     assert prototype_split("A3B4 I4_1/amd") == "train"
     assert reserved("A3B4 I4_1/amd") is None
+
+
+def test_atoms_are_as_far_apart_as_their_radii_say() -> None:
+    """The shortest distance of each pair of elements is no less than 0.75 of the sum of the covalent radii, and each
+    atom has a neighbour within 1.25 times it: coordinates typed wrong tear bonds or make contacts.
+    """
+    from ase.data import covalent_radii
+    from ase.neighborlist import neighbor_list
+
+    for entry in structures():
+        atoms = entry.atoms()
+        i, j, distance = neighbor_list("ijd", atoms, 5.0)
+        ratio = distance / (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]])
+        nearest = np.full(len(atoms), np.inf)
+        np.minimum.at(nearest, i, ratio)
+        assert ratio.min() > 0.75, entry.name
+        assert nearest.max() < 1.25, entry.name
 
 
 def test_no_key_belongs_to_two_prototypes() -> None:

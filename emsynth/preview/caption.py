@@ -15,7 +15,7 @@ _WIDEST = 43  # characters that fit beside the pictures
 
 def heading(sample: Sample) -> str:
     """``SrTiO₃ [0 0 1]``: the structure and, where it is seen along one, its zone axis."""
-    axis = getattr(sample.drawn.specimen, "zone_axis", None)
+    axis = getattr(sample.drawn.shown, "zone_axis", None)
     return sample.structure + (f" {_direction(axis)}" if isinstance(axis, tuple) else "")
 
 
@@ -68,7 +68,7 @@ def _distortion(chain: Chain) -> list[tuple[str, str]]:
 
 def _specimen(sample: Sample) -> str:
     words = [] if math.isnan(sample.thickness) else [f"{_length(sample.thickness)} thick"]
-    tilt = getattr(sample.drawn.specimen, "mistilt", None)
+    tilt = getattr(sample.drawn.shown, "mistilt", None)
     if isinstance(tilt, float) and tilt > 0:
         words.append(f"{tilt:.2g} mrad off axis")
     strain = number(sample.drawn.image.strain)
@@ -78,11 +78,18 @@ def _specimen(sample: Sample) -> str:
 
 
 def _microscope(sample: Sample) -> list[tuple[str, str]]:
-    from emsynth.microscope import Microscope
+    from emsynth.microscope import Microscope, Survey, TransmissionMicroscope
 
     used = sample.drawn.microscope
+    if isinstance(used, TransmissionMicroscope):
+        defocus = dict(zip(used.channels, used.defoci(), strict=True))[sample.detector]
+        lens = [f"{number(used.energy) / 1e3:.3g} kV", f"defocus {defocus:.3g} Å".replace("-", "−")]
+        if number(used.spherical):
+            lens.append(f"C₃ {number(used.spherical) / 1e7:.2g} mm".replace("-", "−"))
+        return [("camera", f"image {sample.detector} of {used.foci}"), ("lens", ", ".join(lens))]
     if not isinstance(used, Microscope):
-        return [("detector", sample.detector)]
+        energy = f", {number(used.energy) / 1e3:.3g} kV" if isinstance(used, Survey) else ""
+        return [("detector", f"{sample.detector}{energy}"), ("physics", sample.physics)]
     inner, outer = used.detector_angles()[sample.detector]
     probe = [f"{number(used.energy) / 1e3:.3g} kV", f"{number(used.convergence):.3g} mrad",
              f"defocus {number(used.defocus):.3g} Å".replace("-", "−")]

@@ -30,6 +30,7 @@ from emsynth.simulation.backend import backend, name_of
 from emsynth.simulation.field import Field
 from emsynth.simulation.phonons import Accuracy, average
 from emsynth.simulation.plan import TOGETHER, Plan, Simulation, plan_for
+from emsynth.simulation.prism import Windowed
 from emsynth.simulation.scattering import Probe, Scan, products, reciprocal
 from emsynth.specimen.base import Specimen
 from emsynth.specimen.classes import class_map
@@ -73,7 +74,8 @@ def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, s
         Where a detector reaches beyond the simulated angle.
     """
     planned = plan_for(specimen, microscope, settings)
-    scan = (_Positions if planned.positions else _PlaneWaves)(planned, microscope, settings)
+    how = _Positions if planned.positions else _Prism if planned.interpolation > 1 else _PlaneWaves
+    scan = how(planned, microscope, settings)
 
     def picture(seed: int | None) -> NDArray[np.float32]:
         return scan.picture(Passage(specimen, planned, number(microscope.energy), settings, seed))
@@ -122,6 +124,24 @@ class _PlaneWaves:
             for plane, waves in enumerate(exits):
                 series[plane] += probe.series(number_of_class, products(waves, points))
         return probe.picture(series)
+
+
+class _Prism:
+    """Every f-th plane wave of the aperture, and a window around each probe position."""
+
+    method = "PRISM: every {f}-th plane wave through abTEM multislice, windows of {side:.1f} Å"
+
+    def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:
+        self._planned = planned
+        self._windowed = Windowed(planned, microscope, settings.oversampling)
+        self.method = self.method.format(f=planned.interpolation, side=min(planned.box) / planned.interpolation)
+
+    def picture(self, passage: Passage) -> NDArray[np.float32]:
+        """Pictures (thickness, detector, H, W) of one phonon configuration."""
+        planned = self._planned
+        exits = passage.exits(len(planned.beams), partial(_plane_waves, passage, planned.beams), self._windowed.points)
+        depths = np.array(planned.planes) * (planned.depth / planned.slices) / 2
+        return self._windowed.pictures(exits, depths)
 
 
 def _plane_waves(passage: Passage, beams: NDArray[np.int64], batch: slice) -> NDArray[np.complex64]:

@@ -27,9 +27,9 @@ Map = NDArray[np.float64]
 
 # Highest spatial frequency of an image times the sampling, along any direction, and where the fall towards it begins.
 BAND_LIMIT = 0.45
-_BAND_START = 0.38
-# px: narrowest blur, full width at half maximum. At the band limit it leaves 0.056 of the amplitude.
-NARROWEST_PROBE = 2.0
+_BAND_START = 0.3
+# px: narrowest blur, full width at half maximum. At the band limit it leaves 0.03 of the amplitude.
+NARROWEST_PROBE = 2.2
 # Z at which σ ∝ Z^1.7 meets unscreened Rutherford scattering, σ ∝ Z² (ours).
 _RUTHERFORD_AT = 14.0
 # Reflections of a grain: spacing of their Bragg angles in mrad, and how extinction grows from one to the next (ours).
@@ -41,9 +41,9 @@ _TO_FWHM = 2 * math.sqrt(2 * math.log(2))
 def haadf_path(material: Material, energy: float, inner: float, outer: float) -> float:
     """Mean free path in Å of scattering onto a ring-shaped detector. Phenomenological.
 
-    1/Λ = n σ, σ = 4π γ²/(a0² k⁴) (1/θ1² - 1/θ2²) Z0^0.3 Z^1.7, k = 2π/λ: Rutherford's law for small angles (Reimer & Kohl,
-    Transmission Electron Microscopy, 2008, section 5.1), with the exponent 1.7 for screening (Krivanek et al., Nature
-    464, 2010, 571: 1.64) and equal to Rutherford's at Z0 = 14 (ours).
+    1/Λ = n σ, σ = 4π γ²/(a0² k⁴) (1/θ1² - 1/θ2²) Z0^0.3 Z^1.7, k = 2π/λ: Rutherford's law for small angles (Reimer &
+    Kohl, Transmission Electron Microscopy, 2008, section 5.1), with the exponent 1.7 for screening (Krivanek et al.,
+    Nature 464, 2010, 571: 1.64) and equal to Rutherford's at Z0 = 14 (ours).
 
     Parameters
     ----------
@@ -84,9 +84,8 @@ def image(relief: Relief, microscope: SurveyStem | SurveyTem, streams: Streams) 
         Where the specimen is a bulk.
     """
     if relief.bulk:
-        raise FieldError(f"specimen.support: no beam passes through the bulk below {relief.family!r}; use support: film
-        "
-                         f"or none, or a microscope of kind sem")
+        raise FieldError(f"specimen.support: no beam passes through the bulk below {relief.family!r}; use support: "
+                         f"film or none, or a microscope of kind sem")
     if microscope.kind == "stem_survey":
         return _stem(relief, microscope, streams)
     return {"camera": _tem(relief, microscope, streams)}
@@ -240,12 +239,12 @@ def blurred(signal: Map, sampling: tuple[float, float], width: float) -> NDArray
     sampling : tuple of float
         (row, col) step in Å.
     width : float
-        Full width at half maximum of the probe in Å; below 2 px it is 2 px, for the sake of the sampling.
+        Full width at half maximum of the probe in Å; below 2.2 px it is 2.2 px, for the sake of the sampling.
 
     Returns
     -------
     ndarray (H, W), float32
-        Not negative. Between 0.38 and 0.45 of 1/sampling a cosine takes what the probe has left to zero, so above
+        Not negative. Between 0.30 and 0.45 of 1/sampling a cosine takes what the probe has left to zero, so above
         0.45/sampling there is nothing but the trace of rounding and of values that were cut off at 0.
     """
     u, v = frequencies((signal.shape[0], signal.shape[1]), sampling)

@@ -150,27 +150,37 @@ class Scan:
     """
 
     def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
-        self._shape, self._counts = picture_shape(plan, oversampling), positions(plan)
-        self._tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
-        self._microscope = microscope
+        self._plan, self._microscope, self._oversampling = plan, microscope, oversampling
+        self._counts = positions(plan)
         steps = np.meshgrid(*(np.arange(n) / n / r for n, r in zip(self._counts, plan.repeats, strict=True)),
                             indexing="ij")
         at = np.stack([part.ravel() for part in steps], axis=1)
-        self.amplitudes = _amplitude(plan, microscope) * np.exp(-2j * np.pi * at @ plan.beams.T)
+        self.amplitudes = amplitude(plan, microscope) * np.exp(-2j * np.pi * at @ plan.beams.T)
 
     def picture(self, signals: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pictures (plane, detector, H, W) of the tile from `signals (plane, position, detector)`."""
         planes, _, detectors = signals.shape
-        seen = np.moveaxis(signals.reshape(planes, *self._counts, detectors), -1, 1).astype(np.float64)
-        rows, cols = (np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in self._counts)
-        harmonic = np.stack([part.ravel() for part in np.meshgrid(rows, cols, indexing="ij")], axis=1)
-        series = np.fft.fft2(seen, norm="forward").reshape(planes, detectors, -1)
-        whole = np.zeros((planes, detectors, self._shape[0] * self._shape[1]), np.complex128)
-        slot = (harmonic[:, 0] % self._shape[0]) * self._shape[1] + harmonic[:, 1] % self._shape[1]
-        whole[:, :, slot] = series * _source(harmonic, self._tile, self._microscope)
-        picture: NDArray[np.float32] = np.fft.ifft2(whole.reshape(planes, detectors, *self._shape),
-                                                    norm="forward").real.astype(np.float32)
-        return picture
+        seen = np.moveaxis(signals.reshape(planes, *self._counts, detectors), -1, 1)
+        return series_to_picture(seen, self._plan, self._microscope, self._oversampling)
+
+
+def series_to_picture(signals: NDArray[np.floating], plan: Plan, microscope: Microscope,
+                      oversampling: float) -> NDArray[np.float32]:
+    """Pictures (..., H, W) of a tile from the signals (..., rows, cols) at its probe positions, blurred by the source.
+
+    The positions are as many as determine the Fourier series; see `plan.positions`.
+    """
+    counts, shape = signals.shape[-2:], picture_shape(plan, oversampling)
+    tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
+    rows, cols = (np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in counts)
+    harmonic = np.stack([part.ravel() for part in np.meshgrid(rows, cols, indexing="ij")], axis=1)
+    series = np.fft.fft2(signals.astype(np.float64), norm="forward").reshape(*signals.shape[:-2], -1)
+    whole = np.zeros((*signals.shape[:-2], shape[0] * shape[1]), np.complex128)
+    slot = (harmonic[:, 0] % shape[0]) * shape[1] + harmonic[:, 1] % shape[1]
+    whole[..., slot] = series * _source(harmonic, tile, microscope)
+    whole = whole.reshape(*signals.shape[:-2], *shape)
+    picture: NDArray[np.float32] = np.fft.ifft2(whole, norm="forward").real.astype(np.float32)
+    return picture
 
 
 def _source(harmonic: NDArray[np.int64], tile: tuple[float, float], microscope: Microscope) -> NDArray[np.float64]:
@@ -190,17 +200,20 @@ def _coherence(plan: Plan, microscope: Microscope, first: NDArray[np.int64],
     in amplitude.
     """
     angle, _ = polar(plan.beams, plan.box, microscope.wavelength)
-    amplitude = _amplitude(plan, microscope)
+    weight = amplitude(plan, microscope)
     apart = math.pi * number(microscope.focal_spread) / microscope.wavelength * (angle[first] ** 2 - angle[second] ** 2)
-    coherent: NDArray[np.complex128] = amplitude[first] * amplitude[second].conj() * np.exp(-(apart**2) / 2)
+    coherent: NDArray[np.complex128] = weight[first] * weight[second].conj() * np.exp(-(apart**2) / 2)
     return coherent
 
 
-def _amplitude(plan: Plan, microscope: Microscope) -> NDArray[np.complex128]:
-    """Amplitude A(k) of each plane wave in a probe of unit intensity, at the mean focus."""
+def amplitude(plan: Plan, microscope: Microscope, defocus: float | None = None) -> NDArray[np.complex128]:
+    """Amplitude A(k) of each plane wave in a probe of unit intensity, at the mean focus or at a given one in Å."""
     angle, azimuth = polar(plan.beams, plan.box, microscope.wavelength)
     edge = number(microscope.convergence) * 1e-3
-    aperture = np.sqrt(soft_disc(angle, azimuth, edge, plan.box, microscope.wavelength))
+    # With every f-th wave, a point stands for the area of f² of them.
+    coarse = (plan.box[0] / plan.interpolation, plan.box[1] / plan.interpolation)
+    aperture = np.sqrt(soft_disc(angle, azimuth, edge, coarse, microscope.wavelength))
     aperture /= math.sqrt(float(np.sum(aperture**2)))
-    amplitude: NDArray[np.complex128] = aperture * np.exp(-1j * microscope.aberration(angle, azimuth))
-    return amplitude
+    at = microscope if defocus is None else microscope.model_copy(update={"defocus": defocus})
+    made: NDArray[np.complex128] = aperture * np.exp(-1j * at.aberration(angle, azimuth))
+    return made

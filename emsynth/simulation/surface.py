@@ -65,10 +65,11 @@ def image(relief: Relief, microscope: SurfaceSem, streams: Streams) -> dict[str,
     """SE and BSE images of a relief, periodic as the relief is. Phenomenological.
 
     SE = Σ w δ0/cos(θ)^n · E · S · A · C, with w the share of each material at the surface (`shares`), E from `edges`, S
-    from `visibility`, A = 1 + a n·u for a detector towards u and a surface normal n, C the local charge; of that, the part
-    β η/(1 + β η) that backscattered electrons release is spread over their range (Reimer 1998, section 4.2).
-    BSE = Σ w B (η/B)^cos(θ), B = 0.89 (Drescher, Reimer & Seidel, Z. angew. Phys. 29, 1970, 331), times S and A, spread.
-    Both times the contrast of the grains, from their orientation.
+    from `visibility`, A = 1 + a n·u for a detector towards u and a surface normal n, C the local charge; of that, the
+    part β η/(1 + β η) that backscattered electrons release is spread over their range (Reimer 1998, section 4.2). BSE =
+    Σ w B (η/B)^cos(θ), B = 0.89 (Drescher, Reimer & Seidel, Z. angew. Phys. 29, 1970, 331), spread, and shadowed by 0.7
+    S (they fly straight, but many arrive from deeper) and lit by half of A (ours). Both times the contrast of the
+    grains, from their orientation.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ def image(relief: Relief, microscope: SurfaceSem, streams: Streams) -> dict[str,
     wide = min(wide, 0.25 * max(n * s for n, s in zip(relief.shape, relief.sampling, strict=True)))
     edge = edges(relief, number(microscope.escape_length), number(microscope.edge))
     seen = (direct + _spread(second, relief.sampling, wide)) * edge * (1 - lost) * light * _charge(relief, microscope)
-    # A detector above the specimen sees backscattered electrons, which fly straight, with all shadows and half the
-    # light. heavy = _spread(back, relief.sampling, 0.3 * wide) * (1 - 0.7 * lost) * (1 + 0.5 * asymmetry * toward)
+    # Most of a detector for backscattered electrons sits on the axis: it favours a side half as much.
+    heavy = _spread(back, relief.sampling, 0.3 * wide) * (1 - 0.7 * lost) * (1 + 0.5 * asymmetry * toward)
     grain = _channelling(relief, number(microscope.channelling))
     seen, heavy = seen * grain, heavy * grain
     probe = number(microscope.probe_size)
@@ -178,7 +179,8 @@ def visibility(relief: Relief, slope: tuple[Map, Map], radius: float, azimuth: f
         # Turned off the axes, so that tracks along them do not throw shadows of one direction only.
         angle = 2 * math.pi * (n + 0.37) / _AZIMUTHS
         weight = low(1 + asymmetry * math.cos(angle - azimuth))
-        own = np.maximum(col_slope * low(math.cos(angle)) + row_slope * low(math.sin(angle)), 0)
+        along = col_slope * low(math.cos(angle)) + row_slope * low(math.sin(angle))
+        own = np.maximum(along, 0)
         horizon = own.copy()
         for distance, level in zip(distances, levels, strict=True):
             shift = (round(distance * math.sin(angle) / relief.sampling[0]),
@@ -187,6 +189,9 @@ def visibility(relief: Relief, slope: tuple[Map, Map], radius: float, azimuth: f
             if far == 0:
                 continue
             rise = (np.roll(level, (-shift[0], -shift[1]), (0, 1)) - height) / low(far)
+            # Whole pixels lie a little off the azimuth: what the plane rises by there is not the horizon's.
+            rise += along - (row_slope * low(shift[0] * relief.sampling[0] / far)
+                             + col_slope * low(shift[1] * relief.sampling[1] / far))
             np.maximum(horizon, rise, out=horizon)
         seen += weight / (1 + horizon**2)
         whole += weight / (1 + own**2)

@@ -107,7 +107,9 @@ class Canvas:
 
     def layer(self, material: str) -> Map:
         """Thickness map of a material; one that is new lies above those that are there."""
-        return self.layers.setdefault(material, np.zeros(self.shape))
+        if material not in self.layers:
+            self.layers[material] = np.zeros(self.shape)
+        return self.layers[material]
 
     def new_grain(self, material: str) -> int:
         """Number of a grain to be drawn; -1 in an amorphous material."""

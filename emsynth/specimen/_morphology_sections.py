@@ -61,13 +61,13 @@ def _polycrystal(
         ids = np.where(inside, partner[owner], ids)
     level = rng.standard_normal(count)[owner] * canvas.size * 0.06 * canvas.aspect * float(rng.choice([0.1, 0.6, 2.0]))
     groove = canvas.size * 0.04 * canvas.aspect * rng.uniform(0.2, 1.5)
-    width = max(canvas.size * rng.uniform(0.02, 0.1), 1.2 * canvas.step)
+    wide = max(canvas.size * rng.uniform(0.02, 0.1), 1.2 * canvas.step)
     lean = rng.normal(0, 0.06, (count, 2)) * canvas.aspect
     tilt = lean[owner, 0] * canvas.noise(f"{purpose}.lean", canvas.size, 3.0) * canvas.size
     level = canvas.smooth(level + tilt, 0.9 * canvas.step)
     surface = (
         level
-        - groove * np.exp(-gap / width)
+        - groove * np.exp(-gap / wide)
         + canvas.roughness * canvas.size * 0.1 * canvas.noise(f"{purpose}.rough", 0.2 * canvas.size, 2.0)
     )
     soft = canvas.smooth(second[owner].astype(np.float64), 0.7 * canvas.step)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emsynth.specimen._morphology_canvas import Map, Shape
 
-# Between `below` and `above` the body's steepest side still spans this many pixels.
+# Part of a face's normal along the beam below which it is a side, seen edge on.
 _STEEP = 0.03
 
 
@@ -79,9 +79,15 @@ def polyhedron(
 
 
 def _rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    turned: NDArray[np.float64] = q * np.sign(np.diag(r))
-    return turned
+    # A uniform unit quaternion (Shoemake, 1992).
+    a, b, c, d = (values := rng.standard_normal(4)) / math.sqrt(float(values @ values))
+    return np.array(
+        [
+            [1 - 2 * (c * c + d * d), 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), 1 - 2 * (b * b + d * d), 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), 1 - 2 * (b * b + c * c)],
+        ]
+    )
 
 
 def _about_z(angle: float) -> NDArray[np.float64]:

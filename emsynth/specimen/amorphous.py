@@ -27,10 +27,11 @@ MATERIALS = ("C", "Ge", "Si")
 MARGIN = 1.5
 # Å: at a seam of two boxes no pair of atoms is nearer; in the boxes themselves none is.
 NEAREST = {"C": 1.2, "Ge": 2.0, "Si": 2.0}
-# Å: patches of a film wider than the box, well below the box's side, so that a patch hardly repeats itself.
-PATCH = 22.0
-# Jitter of the patches' centres, in patches: as much as leaves seams inclined to the beam and to the sides.
-JITTER = 0.3
+# Å: patches of a film wider than the box are at most so wide, and so thick (or wide, where one fills the box): with the
+# jitter of their centres, in patches, none reaches beyond one box, so that none repeats itself. The jitter inclines the
+# seams to the beam.
+PATCH, LAYER = 25.0, 30.0
+JITTER = (0.2, 0.2, 0.12)
 # Å: two patches' atoms are no nearer across a seam; the lower end of the first peak of g(r).
 SEAM = {"C": 1.33, "Ge": 2.2, "Si": 2.12}
 # Å: how deep beyond a seam atoms of either side are tried where others have been left out.
@@ -141,10 +142,10 @@ def film_in_box(material: str, box_x: float, box_y: float, thickness: float, str
 
     Notes
     -----
-    Ours. Jittered centres divide the volume into Voronoi cells, periodic sideways, about 22 Å wide. Each cell is cut
-    from the quenched box, turned by a random rotation and shifted for itself. Of two cells' atoms nearer than `SEAM`
-    one is left out, and as many are put back into voids along the seams, taken from what the neighbours' boxes hold
-    beyond them: the density is that of the box.
+    Ours. Jittered centres divide the volume into Voronoi cells, periodic sideways, at most `PATCH` wide. Each cell is
+    cut from the quenched box, turned by a random rotation and shifted for itself. Of two cells' atoms nearer than
+    `SEAM` one is left out, and as many are put back into voids along the seams, taken from what the neighbours' boxes
+    hold beyond them: the density is that of the box.
     """
     box = quenched_box(material)
     for name, side in (("box_x", box_x), ("box_y", box_y)):
@@ -155,9 +156,9 @@ def film_in_box(material: str, box_x: float, box_y: float, thickness: float, str
         raise StructureError(f"amorphous film: thickness is {thickness:g} Å; it must be above 0 and at most 400 Å")
     rng = streams.generator(f"specimen.{purpose}.patches")
     sides = np.array([box_x, box_y, thickness])
-    counts = np.maximum(1, np.round(sides / PATCH)).astype(int)
+    counts = np.ceil(sides / np.where((sides <= LAYER) | (np.arange(3) == 2), LAYER, PATCH)).astype(int)
     grid = np.array(list(itertools.product(*[range(n) for n in counts])), float)
-    centres = (grid + 0.5 + rng.uniform(-JITTER, JITTER, grid.shape)) / counts * sides
+    centres = (grid + 0.5 + rng.uniform(-1, 1, grid.shape) * JITTER) / counts * sides
     position, beyond, patch = _patches(box, centres, sides, rng)
     return _mended(position, beyond, patch, sides, SEAM[material])
 
@@ -182,13 +183,12 @@ def _patches(box: QuenchedBox, centres: Floats, sides: Floats, rng: np.random.Ge
     around = np.array([(i, j, 0) for i in (-1, 0, 1) for j in (-1, 0, 1)]) * sides
     lattice = (around[:, None] + centres[None]).reshape(-1, 3)
     tree = cKDTree(lattice)
-    reach = min(0.99 * box.side, float(np.linalg.norm(np.minimum(sides, 1.6 * PATCH) * 0.5 * (1 + 2 * JITTER))) + REACH)
     turns = Rotation.from_quat(rng.normal(size=(len(centres), 4))).as_matrix()
     points = rng.uniform(0, box.side, (len(centres), 3))
     found: list[tuple[Floats, Floats, Any]] = []
     source = _images(box.element)
     for n, centre in enumerate(centres):
-        near = np.sort(np.asarray(source.query_ball_point(points[n], reach), np.int64))
+        near = np.sort(np.asarray(source.query_ball_point(points[n], box.side), np.int64))
         position = (source.data[near] - points[n]) @ turns[n].T + centre
         position = position[(position[:, 2] >= 0) & (position[:, 2] < sides[2])]
         own = np.linalg.norm(position - centre, axis=1)

@@ -385,7 +385,8 @@ def _wrapped(position: Floats, box: tuple[float, float, float]) -> Floats:
     folded = position.copy()
     for axis, side in enumerate(box):
         if math.isfinite(side):
-            folded[:, axis] = np.mod(folded[:, axis], side)
+            # What rounding leaves just below the far border stands at the near one.
+            folded[:, axis] = np.maximum(folded[:, axis] - side * np.floor(folded[:, axis] / side + 1e-6), 0.0)
     return folded
 
 
@@ -456,7 +457,7 @@ def _bicrystal(recipe: Boundary, source: _Source, view: View, coincidence: Coinc
     removed = len(together) - len(position)
     steps = np.arange(periods)[:, None, None] * np.array([view.period, 0.0, view.rise])
     position = (position[None] + steps).reshape(-1, 3)
-    position[:, 2] = np.mod(position[:, 2], view.depth)
+    position = _wrapped(position, (math.inf, math.inf, view.depth))
     kind, grain = np.tile(kind, periods), np.tile(grain, periods)
     box = (periods * view.period, height)
     period = Period(position, kind, box, view.depth, (0.0, 0.0))

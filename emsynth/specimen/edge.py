@@ -22,23 +22,23 @@ Floats = NDArray[np.float64]
 
 # Among so many of the densest planes the edge is chosen at random.
 PLANES = 3
-# Å: the narrowest strip of crystal.
+# Å: the narrowest strip of crystal, and the largest box that terraces may ask for.
 NARROWEST = 8.0
+LARGEST_BOX = 120.0
 
 
 class Edge(OfCrystal):
     """A strip of crystal in vacuum, its two edges along x (col) parallel to a lattice plane.
 
     The strip is `box` less `vacuum` wide, to whole lattice planes; across the border of the box its other edge
-    follows, at least `vacuum` away. Columns that reach the beam's exit side only in part of a step are not there:
-    steps of the edges go through the whole thickness.
+    follows, at least `vacuum` away. Terraces go through the whole thickness; a wedge thins the exit side.
     """
 
     kind: Literal["edge"] = "edge"
     plane: Axis | Choice | Deal | None = Field(None, description="(h, k, l) of the facet, containing the zone axis; "
                                                                  "one of the three densest at random if not given")
-    box: Quantity = quantity(30.0, unit="Å", low=14, high=120, about="side of the box across the edge, and at least "
-                                                                     "along it")
+    box: Quantity = quantity(30.0, unit="Å", low=14, high=120, about="side of the box across the edge, enlarged where "
+                                                                     "terraces need it, and at least along it")
     vacuum: Quantity = quantity(12.0, unit="Å", low=3, high=100, about="vacuum across the edge, at least")
     steps: Quantity = quantity(0.0, unit="1", low=0, high=10, about="height of the terraces along each edge, in "
                                                                     "lattice planes (rounded)")
@@ -61,7 +61,7 @@ class Edge(OfCrystal):
         ------
         StructureError
             Where the plane does not contain the zone axis, the vacuum leaves no room for the crystal, the terraces
-            would cut it through, or it holds too many atoms.
+            need too large a box, or it holds too many atoms.
         """
         source = self.source(purpose)
         if source.box:
@@ -77,13 +77,16 @@ class Edge(OfCrystal):
                                  f"crystal {number(self.thickness):g} Å thick")
         view = self._view(source, streams)
         periods = max(1, math.ceil(box / view.period - 1e-6))
-        planes = int(room / view.spacing)
         height = round(number(self.steps))
-        if planes < 2 * height + 2:
-            raise StructureError(f"{source.name}: terraces of up to {height} planes on both edges cut through a strip "
-                                 f"of {planes} planes ({room:g} Å); take lower steps, a larger `box` or less `vacuum`")
-        refuse_many(source.name, source.lattice, periods * view.period * room * number(self.thickness))
-        return _strip(self, source, view, periods, planes, height, streams)
+        # Wide lattice planes: a strip that keeps two whole planes between its terraces may need a larger box.
+        planes = max(int(room / view.spacing), 2 * height + 2)
+        across = max(box, planes * view.spacing + vacuum)
+        if across > max(box, LARGEST_BOX):
+            raise StructureError(f"{source.name}: terraces of up to {height} planes {view.spacing:.1f} Å apart need a "
+                                 f"box of {across:.0f} Å across the edge, at most {LARGEST_BOX:g} Å are built; take "
+                                 f"lower steps or a denser plane")
+        refuse_many(source.name, source.lattice, periods * view.period * across * number(self.thickness))
+        return _strip(self, source, view, (periods, planes), (across, height), streams)
 
     def _view(self, source: _Source, streams: Streams) -> View:
         if self.plane is not None:
@@ -99,8 +102,9 @@ class Edge(OfCrystal):
         return views[int(streams.generator("specimen.facet").integers(len(views)))]
 
 
-def _strip(recipe: Edge, source: _Source, view: View, periods: int, planes: int, height: int, streams: Streams
-           ) -> Specimen:
+def _strip(recipe: Edge, source: _Source, view: View, counts: tuple[int, int], across: tuple[float, int],
+           streams: Streams) -> Specimen:
+    """The crystal of so many periods and planes, in a box so wide, with terraces so high."""
     from ase import Atoms
 
     from emsynth.specimen.base import Specimen
@@ -109,11 +113,12 @@ def _strip(recipe: Edge, source: _Source, view: View, periods: int, planes: int,
     from emsynth.specimen.reading import occupy
     from emsynth.specimen.zone import Period, cut_at_largest_gap
 
+    (periods, planes), (box, height) = counts, across
     # The facets pass through the widest gap between the atoms' planes.
     above = cut_at_largest_gap(view.position[:, 1], view.spacing)[0]
     first = float(view.position[0, 1] - above[0]) - 5e-3
     position, kind = view.sheet(periods, first, first + planes * view.spacing)
-    side, box = periods * view.period, number(recipe.box)
+    side = periods * view.period
     rng = streams.generator("specimen.terraces")
     low, high = (terraces(rng, position[:, :1] / side, height) for _ in range(2))
     plane = np.floor((position[:, 1] - first) / view.spacing + 1e-9)

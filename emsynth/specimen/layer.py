@@ -27,9 +27,11 @@ STACKINGS = ("AA", "AB", "AA'")
 # al., Z. Anorg. Allg. Chem. 540, 15 (1986)). Twisted and AA ones lie up to 5 % farther apart; no projection shows it.
 SPACING = {"graphene": 3.354, "hBN layer": 3.33, "MoS2 layer": 6.148, "WS2 layer": 6.162, "MoSe2 layer": 6.464,
            "WSe2 layer": 6.48}
-# Twisted layers are strained by at most this to share a box, and the box may be so much longer than asked for.
+# Twisted layers are strained by at most this to share a box, and the box may be so many times longer than asked for.
 LARGEST_STRAIN = 0.01
 LONGER = 1.5
+# Å: longest common lattice vector that is looked for; a larger box holds it more than once.
+LONGEST_PERIOD = 130.0
 # Degrees and strain that weigh as much as a box of twice the area.
 ANGLE_WEIGHT = 0.15
 STRAIN_WEIGHT = 0.005
@@ -164,14 +166,15 @@ def _replaced(recipe: Layer, entry: Structure) -> str:
 
 
 class Commensurate(NamedTuple):
-    """How a hexagonal lattice, turned, fits a rectangular box.
+    """How two hexagonal lattices, one turned, share a rectangular box.
 
-    box : sides (x, y) in Å; vectors : (2, 2) whole-number lattice vectors that become the sides;
-    angle : turn in degrees; strain : largest principal strain
+    box : sides (x, y) in Å; first, second : (2, 2) whole-number lattice vectors of the cells with 120 degrees that
+    become the sides; angle : turn of the second in degrees; strain : of each, isotropic, of either sign
     """
 
     box: tuple[float, float]
-    vectors: Integers
+    first: Integers
+    second: Integers
     angle: float
     strain: float
 
@@ -182,9 +185,9 @@ def commensurate(constant: float, least: float, twist: float) -> Commensurate:
     Parameters
     ----------
     constant : float
-        Lattice constant in Å. One lattice vector of the lattice that is not turned lies along x.
+        Lattice constant in Å.
     least : float
-        Sides of the box are at least this, in Å, and at most `LONGER` times that and one cell.
+        Sides of the box are at least this, in Å, and at most `LONGER` times that.
     twist : float
         Angle asked for, in degrees.
 
@@ -195,51 +198,48 @@ def commensurate(constant: float, least: float, twist: float) -> Commensurate:
 
     Notes
     -----
-    Ours. Of all boxes of whole cells and all pairs of lattice vectors nearest to the turned sides, the one that is
-    nearest in angle, strain and area, weighed by `ANGLE_WEIGHT` and `STRAIN_WEIGHT`. The strained lattice is the
-    turned one; its angle is the rotation in the polar decomposition of what maps it on the box.
+    Ours. Across each vector t of a hexagonal lattice lies another one, √3 times as long or a whole part of that. So
+    two vectors of nearly one length, laid along x, give a common rectangle; where the lengths differ, both lattices
+    are strained by half of the difference. Of all pairs the one that is nearest in angle, strain and area is taken,
+    weighed by `ANGLE_WEIGHT` and `STRAIN_WEIGHT`.
     """
-    lattice = constant * np.array([[1.0, 0.0], [-0.5, math.sqrt(0.75)]])
-    steps = constant, constant * math.sqrt(3)
-    turn = math.radians(twist)
-    back = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    options: list[list[tuple[float, Integers]]] = []
-    for axis, step in enumerate(steps):
-        found = []
-        for n in range(math.ceil(least / step - 1e-6), math.ceil(LONGER * least / step) + 1):
-            target = back[axis] * n * step
-            nearest = np.round(target @ np.linalg.inv(lattice)).astype(np.int64)
-            found += [(n * step, nearest + np.array(off)) for off in itertools.product((-1, 0, 1), repeat=2)]
-        options.append(found)
-    best: tuple[float, Commensurate] | None = None
-    for (side_x, p), (side_y, q) in itertools.product(*options):
-        sides = np.diag([side_x, side_y])
-        vectors = np.array([p, q])
-        flat = vectors @ lattice
-        if abs(np.linalg.det(flat)) < 1e-6:
+    if twist == 0:
+        n, m = (max(1, math.ceil(least / side - 1e-6)) for side in (constant, constant * math.sqrt(3)))
+        sides = np.array([[n, 0], [m, 2 * m]])
+        return Commensurate((n * constant, m * constant * math.sqrt(3)), sides, sides, 0.0, 0.0)
+    longest = min(LONGER * least, LONGEST_PERIOD)
+    reach = math.ceil(longest / constant * 1.2) + 1
+    pairs = np.array(list(itertools.product(range(-reach, reach + 1), repeat=2)))
+    flat = pairs @ (constant * np.array([[1.0, 0.0], [-0.5, math.sqrt(0.75)]]))
+    length, angle = np.linalg.norm(flat, axis=1), np.degrees(np.arctan2(flat[:, 1], flat[:, 0]))
+    near = (length > 0) & (length <= longest) & (angle > -32) & (angle < 60)
+    pairs, length, angle = pairs[near], length[near], angle[near]
+    across = np.column_stack([pairs[:, 0] - 2 * pairs[:, 1], 2 * pairs[:, 0] - pairs[:, 1]])
+    parts = np.gcd(across[:, 0], across[:, 1])
+    lead = np.flatnonzero(angle >= 0)
+    strain = (length[None] / length[lead, None] - 1) / 2
+    off = np.abs(angle[lead, None] - angle[None] - twist)
+    # Nearer to the angle than to none at all.
+    nearest = min(LARGEST_TURN, twist / 2)
+    cost, chosen = math.inf, None
+    for i, j in zip(*np.nonzero((np.abs(strain) <= LARGEST_STRAIN) & (off <= nearest)), strict=True):
+        one, mean = lead[i], (length[lead[i]] + length[j]) / 2
+        part = int(np.gcd(parts[one], parts[j]))
+        sides = mean, mean * math.sqrt(3) / part
+        repeats = [math.ceil(least / side - 1e-6) for side in sides]
+        box = float(repeats[0] * sides[0]), float(repeats[1] * sides[1])
+        if max(box) > LONGER * least:
             continue
-        # Rows: v becomes v @ map.
-        change = np.linalg.solve(flat, sides)
-        left, stretch, right = np.linalg.svd(change)
-        strain = float(np.abs(stretch - 1).max())
-        rotation = left @ right
-        angle = math.degrees(math.atan2(rotation[0, 1], rotation[0, 0]))
-        if strain > LARGEST_STRAIN or abs(angle - twist) > LARGEST_TURN or np.linalg.det(change) < 0:
-            continue
-        cost = abs(angle - twist) / ANGLE_WEIGHT + strain / STRAIN_WEIGHT + side_x * side_y / least**2
-        if best is None or cost < best[0]:
-            best = cost, Commensurate((side_x, side_y), vectors, angle, strain)
-    if best is None:
+        dear = off[i, j] / ANGLE_WEIGHT + abs(strain[i, j]) / STRAIN_WEIGHT + box[0] * box[1] / least**2
+        if dear < cost:
+            vectors = [np.array([repeats[0] * pairs[n], repeats[1] * across[n] // part]) for n in (one, j)]
+            cost, chosen = dear, Commensurate(box, vectors[0], vectors[1], float(angle[one] - angle[j]),
+                                              float(abs(strain[i, j])))
+    if chosen is None:
         raise StructureError(f"twist: no box of {least:g} to {LONGER * least:g} Å is commensurate with {twist:g} deg "
-                             f"within {LARGEST_TURN:g} deg and a strain of {LARGEST_STRAIN:.0%}; choose a larger box")
-    return best[1]
-
-
-def _whole_cells(constant: float, least: float) -> Commensurate:
-    """A box of whole rectangular cells of the lattice, not turned."""
-    n, m = (max(1, math.ceil(least / side - 1e-6)) for side in (constant, constant * math.sqrt(3)))
-    # The second side is a + 2 b of the cell with 120 degrees between a and b.
-    return Commensurate((n * constant, m * constant * math.sqrt(3)), np.array([[n, 0], [m, 2 * m]]), 0.0, 0.0)
+                             f"within {nearest:g} deg and a strain of {LARGEST_STRAIN:.0%}; choose a larger box, or a "
+                             f"larger angle")
+    return chosen
 
 
 class _Atoms(NamedTuple):
@@ -260,20 +260,21 @@ class _Atoms(NamedTuple):
                       self.serial[kept])
 
 
-def _sheet(entry: Structure, fit: Commensurate, n: int, shift: Floats, half_turn: bool) -> _Atoms:
-    """One layer that fills the box: its atoms, z from the layer's middle."""
+def _sheet(entry: Structure, box: tuple[float, float], vectors: Integers, n: int, moved: tuple[Floats, bool]) -> _Atoms:
+    """One layer that fills the box: its atoms, z from the layer's middle; `moved`: shift, and whether half a turn."""
+    shift, half_turn = moved
     cell = entry.atoms()
     fraction = cell.get_scaled_positions(wrap=False)
     fraction = np.where(half_turn, -fraction, fraction)[:, :2] + shift
     z = cell.positions[:, 2] - cell.positions[:, 2].mean()
-    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ fit.vectors
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ vectors
     spans = [np.arange(low, high + 1) for low, high in zip(corners.min(axis=0) - 1, corners.max(axis=0) + 1,
                                                          strict=True)]
     cells = np.stack(np.meshgrid(*spans, indexing="ij"), -1).reshape(-1, 2)
-    inside = cells @ np.linalg.inv(fit.vectors)
+    inside = cells @ np.linalg.inv(vectors)
     cells = cells[np.all((inside > -1e-9) & (inside < 1 - 1e-9), axis=1)]
-    place = (cells[:, None] + fraction[None]).reshape(-1, 2) @ np.linalg.inv(fit.vectors)
-    place = np.mod(place + 1e-9, 1.0) * np.array(fit.box)
+    place = (cells[:, None] + fraction[None]).reshape(-1, 2) @ np.linalg.inv(vectors)
+    place = np.mod(place + 1e-9, 1.0) * np.array(box)
     count = len(cells)
     return _Atoms(np.column_stack([place, np.tile(z, count)]), np.tile(cell.numbers, count).astype(np.int64),
                   np.full(count * len(cell), n, np.int64), np.tile(np.arange(len(cell)), count),
@@ -281,19 +282,16 @@ def _sheet(entry: Structure, fit: Commensurate, n: int, shift: Floats, half_turn
 
 
 def _stack(recipe: Layer, entry: Structure) -> tuple[_Atoms, Commensurate]:
-    """All layers at their heights, whole; and how the turned ones fit."""
-    constant, least, twist = entry.cell[0], number(recipe.box), number(recipe.twist)
-    turned = commensurate(constant, least, twist) if twist > 0 else _whole_cells(constant, least)
-    straight = Commensurate(turned.box, np.array([[round(turned.box[0] / constant), 0],
-                                                  np.array([1, 2]) * round(turned.box[1] / constant / math.sqrt(3))]),
-                            0.0, 0.0)
+    """All layers at their heights, whole; and how they share the box."""
+    fit = commensurate(entry.cell[0], number(recipe.box), number(recipe.twist))
     sheets = []
     for n in range(int(number(recipe.layers))):
         shift = np.array([1 / 3, 2 / 3]) * (n % 2) if recipe.stacking == "AB" else np.zeros(2)
-        sheet = _sheet(entry, turned if n % 2 else straight, n, shift, recipe.stacking == "AA'" and n % 2 == 1)
+        sheet = _sheet(entry, fit.box, fit.second if n % 2 else fit.first, n,
+                       (shift, recipe.stacking == "AA'" and n % 2 == 1))
         sheets.append(sheet._replace(position=sheet.position + np.array([0, 0, n * SPACING.get(entry.name, SHEET)])))
     whole = _Atoms(*(np.concatenate(parts) for parts in zip(*sheets, strict=True)))
-    return whole._replace(serial=np.arange(len(whole.number))), turned
+    return whole._replace(serial=np.arange(len(whole.number))), fit
 
 
 def _assembled(recipe: Layer, entry: Structure, streams: Streams) -> Specimen:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emsynth.draw import Drawable, Streams
 from emsynth.specimen.amorphous import Amorphous
 from emsynth.specimen.boundary import Boundary
+from emsynth.specimen.contamination import Contamination
 from emsynth.specimen.crystal import Crystal
 from emsynth.specimen.defects import Defects
 from emsynth.specimen.edge import Edge
 from emsynth.specimen.morphology import Morphology
 from emsynth.specimen.particle import Nanoparticle
 
+# How a specimen of atoms may be simulated.
+Physics = Literal["multislice", "prism", "convolution"]
 # Specimens that are made of atoms, and any.
 Atomistic = Crystal | Defects | Boundary | Edge | Nanoparticle | Amorphous
 AnySpecimen = Annotated[Atomistic | Morphology, Field(discriminator="kind")]
@@ -25,6 +28,23 @@ class Member(Drawable):
 
     share: float = Field(1.0, gt=0, allow_inf_nan=False, description="share of the fields, relative to the others'")
     specimen: AnySpecimen
+    contamination: Contamination | None = Field(None, description="amorphous layers on its faces; then it is no longer "
+                                                "periodic, and scanned in full")
+    physics: Physics | None = Field(None, description="how it is simulated; simulate.physics where not given")
+
+    @model_validator(mode="after")
+    def _of_atoms(self) -> Self:
+        for key in ("contamination", "physics"):
+            if isinstance(self.specimen, Morphology) and getattr(self, key) is not None:
+                raise ValueError(f"{key}: is given, and a morphology has no atoms; remove it")
+        return self
+
+    def drawn_for(self, streams: Streams, path: str) -> Self:
+        """The member drawn; each of its parts from random streams of its own."""
+        layers = self.contamination
+        return self.model_copy(update={
+            "specimen": self.specimen.draw(streams, path),
+            "contamination": None if layers is None else layers.draw(streams, f"{path}.contamination")})
 
 
 class Mixture(Drawable):
@@ -66,6 +86,5 @@ class Mixture(Drawable):
     def draw(self, streams: Streams, path: str = "") -> Self:
         """A mixture of the one member whose turn it is, drawn."""
         chosen, turn = self.member_of(streams.index)
-        member = self.members[chosen]
-        drawn = member.specimen.draw(Streams(streams.seed, streams.index, turn), f"{path}.{chosen}")
-        return self.model_copy(update={"members": (Member(share=member.share, specimen=drawn),)})
+        drawn = self.members[chosen].drawn_for(Streams(streams.seed, streams.index, turn), f"{path}.{chosen}")
+        return self.model_copy(update={"members": (drawn,)})

@@ -13,13 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from emsynth.draw import AnyChoice, Choice, Deal, Drawable, LogUniform, Quantity, Streams, Uniform, Word, number,
-quantity from emsynth.errors import StructureError
+from emsynth.draw import (
+    AnyChoice,
+    Choice,
+    Deal,
+    Drawable,
+    LogUniform,
+    Quantity,
+    Streams,
+    Uniform,
+    Word,
+    number,
+    quantity,
+)
+from emsynth.errors import StructureError
 from emsynth.specimen._morphology_materials import MATERIALS
 from emsynth.specimen._morphology_materials import Material as Material
 
-# Families and the split of all their samples: what a restorer is tested on is another kind of picture, not another
-# draw. SPLITS: dict[str, Literal["train", "val", "test"]] = {
+# Split of all samples of a family: what a restorer is tested on is another kind of picture, not another draw.
+SPLITS: dict[str, Literal["train", "val", "test"]] = {
     "particles": "train", "grains": "train", "fibres": "train", "holes": "train", "film": "train",
     "aggregates": "train", "facets": "train", "fracture": "train", "tracks": "train", "mixed": "train",
     "lamellae": "val", "flakes": "val",
@@ -196,7 +208,8 @@ class Morphology(Drawable):
             Where a feature would be narrower than 4 px.
         """
         from emsynth.specimen._morphology_canvas import Canvas
-        from emsynth.specimen._morphology_families import FAMILIES, GROUNDLESS, ground
+        from emsynth.specimen._morphology_families import FAMILIES, GROUNDLESS
+        from emsynth.specimen._morphology_ground import ground
 
         family, step = cast(str, self.family), number(self.extent) / max(shape)
         size = number(self.size) * number(self.extent)
@@ -217,8 +230,10 @@ class Morphology(Drawable):
         if support != "bulk":
             # Heavy sections are thinned further, and heavy crystals are flatter, or there would be nothing to be seen.
             paths = [MATERIALS[name].elastic_path(_ENERGY) for name in (body, carrier)]
-            film = min(film, TRANSPARENT * min(paths)) if family in _SECTIONS else film
-            aspect = min(aspect, 0.75 * TRANSPARENT * paths[0] / size)
+            if family in _SECTIONS:
+                film = min(film, TRANSPARENT * min(paths))
+            else:
+                aspect = min(aspect, 0.75 * TRANSPARENT * paths[0] / size)
             coverage = min(coverage, _DENSEST)
         canvas = Canvas(
             shape=shape, step=step, size=size, coverage=coverage, aspect=aspect,

@@ -405,7 +405,7 @@ def _piece(recipe: Nanoparticle, entry: Structure, n: int, streams: Streams) -> 
     if recipe.orientation == "random":
         turn = shapes.random_rotation(rng)
     else:
-        direction = np.array(cast(Axis, recipe.zone_axis), float) @ entry.atoms().cell[:] @ whole.frame
+        direction = whole.along(np.array(cast(Axis, recipe.zone_axis), float) @ entry.atoms().cell[:])
         turn = shapes.frame_along(direction, rng.uniform(0, 2 * math.pi))
     numbers, about = whole.number, dict(whole.about)
     reached = shapes.sphere_of(len(numbers), entry)

@@ -47,8 +47,8 @@ class Melt:
 
 
 MELTS = {
-    # Below the film's density: the network is then compressed to it, which takes back that the potential's threefold
-    # bonds are too long and that it forms too few fourfold atoms.
+    # Below the film's density: the network is then compressed to it, which takes back that the potential's bonds are
+    # too long. Picked among 1.7 to 2.7 by where the peaks of g(r) lie after the mending (docs/amorphous.md).
     "C": Melt(12.011, 1.85, (1393.6, 346.74, 3.4879, 2.2119, 1.5724e-7, 0.72751, 38049.0, 4.3484, -0.57058, 1.8, 2.1),
               9000.0, 12_000, 100_000, 0.4),
     # Amorphous silicon is 1.8 % lighter than the crystal: Custer et al., Appl. Phys. Lett. 64, 437 (1994).
@@ -90,9 +90,10 @@ class Network:
     contact: float
 
 
-# Stiffness after Keating, Phys. Rev. 145, 637 (1966): stretch 3 α, bend ¾ β r² (carbon's stretch for both kinds of
-# bond). Lengths: diamond, graphite, silicon, germanium; sp²-sp³ and those of sp after Allen et al., J. Chem. Soc.
-# Perkin Trans. II, S1 (1987). Repulsion, contact and the order of the mending are ours.
+# Stiffness after Keating, Phys. Rev. 145, 637 (1966), his constants from memory: stretch 3 α, bend ¾ β r². Carbon's
+# stretch lies between diamond's and graphite's (ours). Lengths: diamond, graphite, silicon, germanium; sp²-sp³ and
+# those of sp after Allen et al., J. Chem. Soc. Perkin Trans. II, S1 (1987), sp-sp ours. Carbon's coordination is set
+# near the measured 3.34. Repulsion, contact and the order of the mending are ours.
 NETWORKS = {
     "C": Network(2.44, 2.0, 3.3, {(4, 4): 1.545, (3, 4): 1.51, (3, 3): 1.42, (2, 4): 1.466, (2, 3): 1.43, (2, 2): 1.30},
                  30.0, 9.5, 4.0, 2.6),

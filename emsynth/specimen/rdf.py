@@ -57,6 +57,7 @@ class Measurement:
         return math.hypot(WINDOW / self.reach, self.thermal)
 
 
+# What of this was read in the papers and what is quoted from memory: docs/amorphous.md.
 MEASUREMENTS = {
     # Q up to 16 1/Å is our assumption, usual with reactor neutrons.
     "C": Measurement(1.46, 2.49, 3.34, 16.0, 0.05, (1.7, 2.2), (2.2, 3.0),
@@ -157,7 +158,7 @@ def order(position: Floats, side: float, measured: Measurement) -> Order:
     measured : Measurement
         Its broadening, and where the first minimum and the second peak are looked for.
     """
-    r, g = radial_distribution(position, side, 8.0, measured.broadening)
+    r, g = radial_distribution(position, side, 9.0, measured.broadening)
     between = (r > measured.gap[0]) & (r < measured.gap[1])
     hollow = int(np.argmin(np.where(between, g, np.inf)))
     second = _top(r, np.where((r > measured.within[0]) & (r < measured.within[1]), g, 0.0))
@@ -232,7 +233,7 @@ def picture(place: str) -> None:
     figure = Figure(figsize=(7, 6), layout="constrained")
     for axes, name in zip(figure.subplots(len(MATERIALS), 1, sharex=True), MATERIALS, strict=True):
         measured, box = MEASUREMENTS[name], quenched_box(name)
-        r, raw = radial_distribution(box.position, box.side, 8.0, 0.02)
+        r, raw = radial_distribution(box.position, box.side, 9.0, 0.02)
         axes.plot(r, raw, color="0.75", linewidth=0.8, label="atoms at rest")
         ours = order(box.position, box.side, measured)
         axes.plot(ours.r, ours.g, color="C0", label=f"broadened, Q up to {measured.reach:g} 1/Å")

@@ -28,6 +28,8 @@ TWIN_SCALE = {
     "icosahedron": (math.sqrt(0.5) / math.sqrt(1 - 3 / 5 + 2 / math.sqrt(125))) ** (1 / 3),
     "decahedron": (math.sqrt(8 / 9) / math.sin(math.radians(72))) ** (1 / 3),
 }
+# Degrees: the strained grains of an icosahedron are off their lattice by up to about 2.
+SNAP = 4.0
 # Particles of magic size within this of the diameter asked for are drawn from; else the nearest is taken.
 NEAR_SIZE = 0.03
 # Neighbours of a site are what lies within this many times its shortest distance.
@@ -51,6 +53,7 @@ class Shaped(NamedTuple):
     position : (n, 3) Å, from about the centre; number : (n,) atomic numbers; grain : (n,) from 0
     frame : rows are the particle's directions of the first grain's Cartesian crystal axes
     about : what the shape came to, plain JSON values
+    axes : (k, 3) symmetry axes of the whole particle, unit vectors
     """
 
     position: Floats
@@ -58,6 +61,20 @@ class Shaped(NamedTuple):
     grain: Grains
     frame: Floats
     about: dict[str, Any]
+    axes: Floats = np.zeros((0, 3))
+
+    def along(self, direction: Floats) -> Floats:
+        """The particle's direction of the first grain's Cartesian `direction`.
+
+        Where that comes within `SNAP` of a symmetry axis of a twin, it is that axis: they differ only because the
+        grains are strained to close the twin.
+        """
+        here: Floats = direction @ self.frame / np.linalg.norm(direction)
+        if len(self.axes):
+            nearest = self.axes[int(np.argmax(self.axes @ here))]
+            if nearest @ here >= math.cos(math.radians(SNAP)):
+                return nearest
+        return here
 
 
 class Facets(NamedTuple):
@@ -339,8 +356,12 @@ def _icosahedron(entry: Structure, diameter: float) -> Shaped:
     # An atom of a twin plane goes to the first of its grains.
     grain = np.argmax(np.round(position @ normal.T, 6), axis=1)
     frame = _fitted(np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]], float), corners[list(faces[0])])
+    edges = [corners[i] + corners[j] for i, j in itertools.combinations(range(12), 2)
+             if abs(np.linalg.norm(corners[i] - corners[j]) - 2) < 1e-6]
+    axes = np.concatenate([corners, normal, edges])
     return Shaped(position, made.numbers.astype(np.int64), grain.astype(np.int16), frame,
-                  {"shells": int(shells), "grains": 20, "five_fold_axes": 6})
+                  {"shells": int(shells), "grains": 20, "five_fold_axes": 6},
+                  axes / np.linalg.norm(axes, axis=1)[:, None])
 
 
 def decahedron_atoms(p: int, q: int, r: int) -> int:
