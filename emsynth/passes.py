@@ -236,11 +236,8 @@ def _multislice(prepared: _Pass) -> Field:
 
 def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
     member, microscope, streams = recipe.draw_field(field)
-    assert not isinstance(member.specimen, Morphology)
     assert isinstance(microscope, Microscope | TransmissionMicroscope)
-    specimen = member.specimen.build(streams)
-    if member.contamination is not None:
-        specimen = member.contamination.apply(specimen, streams)
+    specimen = member.build(streams)
     if member.physics is not None:
         asked = asked.model_copy(update={"physics": member.physics})
     if isinstance(microscope, TransmissionMicroscope):

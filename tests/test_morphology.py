@@ -43,7 +43,7 @@ def test_the_border_is_a_place_like_any_other(relief: Relief) -> None:
 
 
 def test_classes_are_what_the_grains_and_the_thickness_say(relief: Relief) -> None:
-    """Vacuum only where there is nothing, a grain's class where there is a crystal, and an orientation for each grain."""
+    """Vacuum only where there is nothing, a grain's class where there is a crystal, an orientation for each grain."""
     solid = relief.thickness.sum(0) >= 5.0
     assert np.array_equal(relief.class_map == 0, ~solid)
     assert np.array_equal(relief.class_map[solid] >= 2, relief.grain[solid] >= 0)
@@ -130,9 +130,9 @@ def test_what_is_narrower_than_four_pixels_is_refused() -> None:
 
 
 def test_unknown_words_are_refused_with_those_that_are_known() -> None:
-    with pytest.raises((ValidationError, StructureError), match="'cheese' is not a family.*particles"):
+    with pytest.raises((ValidationError, StructureError), match=r"'cheese' is not a family.*particles"):
         Morphology(family="cheese")
-    with pytest.raises((ValidationError, StructureError), match="no material 'cheese'.*polymer"):
+    with pytest.raises((ValidationError, StructureError), match=r"no material 'cheese'.*polymer"):
         Morphology(material="cheese")
     with pytest.raises((ValidationError, StructureError), match="support"):
         Morphology(support="cheese")

@@ -1,4 +1,4 @@
-"""STEM and TEM at low magnification: each law of the phenomenological model on a specimen of which the answer is known."""
+"""STEM and TEM at low magnification: each law of the model on a specimen of which the answer is known."""
 
 from __future__ import annotations
 
@@ -148,6 +148,7 @@ def test_one_random_map_leaves_the_others() -> None:
 
 
 def test_a_bulk_is_refused() -> None:
-    relief = Morphology(family="spheres", extent=2e4, size=0.1, support="bulk").draw(STREAMS, "s").build(STREAMS, (64, 64))
+    given = Morphology(family="spheres", extent=2e4, size=0.1, support="bulk").draw(STREAMS, "s")
+    relief = given.build(STREAMS, (64, 64))
     with pytest.raises(FieldError, match=r"specimen\.support: no beam passes .* use support: film"):
         image(relief, STEM, STREAMS)

@@ -118,14 +118,14 @@ def test_a_strained_column_is_one_column_where_its_atoms_are() -> None:
 
 def test_wedge_is_a_periodic_roof() -> None:
     """Thickness falls from the ridge by the slope, on both sides alike, and meets itself across the border."""
-    specimen = defects("Au", (0, 0, 1), wedge=20.0, box=60.0, thickness=80.0)
+    specimen = defects("Au", (0, 0, 1), wedge=30.0, box=80.0, thickness=80.0)
     axis = 0 if specimen.about["wedge"]["across"] == "row" else 1
-    bottom, place = specimen.columns.depth[:, 1] - specimen.entrance, specimen.columns.position[:, axis]
-    side = specimen.tile[axis]
-    ridge = place[np.argmax(bottom)]
-    away = np.abs((place - ridge + side / 2) % side - side / 2)
-    assert bottom == pytest.approx(80 - math.tan(math.radians(20)) * away, abs=5.5)
-    assert np.ptp(bottom) == pytest.approx(math.tan(math.radians(20)) * side / 2, abs=5)
+    bottom, side = specimen.columns.depth[:, 1] - specimen.entrance, specimen.tile[axis]
+    away = np.abs((specimen.columns.position[:, axis] - specimen.about["wedge"]["ridge"] + side / 2) % side - side / 2)
+    slope, top = np.polyfit(away, bottom, 1)
+    assert slope == pytest.approx(-math.tan(math.radians(30)), rel=0.05)
+    assert top == pytest.approx(80, abs=4.08)
+    assert np.abs(bottom - top - slope * away).max() < 4.08
     assert not specimen.slab
 
 
@@ -244,6 +244,18 @@ def test_dislocated_crystal_is_whole_away_from_the_cores() -> None:
     inner = far & (z > z.min() + 3) & (z < z.max() - 3)
     assert np.all(np.bincount(i, minlength=len(atoms))[inner] == 12)
     assert distance.min() > 0.74 * bond
+
+
+def test_cores_hold_no_crowded_atoms() -> None:
+    """Wherever the cores fall, atoms that the displacement brings together are thinned out, and counted."""
+    recipe, removed = Defects(structure="Al", zone_axis=(0, 0, 1), box=40.0, thickness=20.0, dislocations=1.0), 0
+    for index in range(6):
+        specimen = recipe.build(Streams(1, index))
+        atoms = specimen.atoms.copy()
+        atoms.pbc = (True, True, False)
+        assert neighbor_list("d", atoms, 3.0).min() > 0.74 * 4.0495 / math.sqrt(2)
+        removed += specimen.about["dislocations"]["removed_atoms"]
+    assert removed > 0
 
 
 def test_layers_take_point_defects_only() -> None:

@@ -23,9 +23,9 @@ def box_of(material: str) -> Atoms:
 
 # Material, g/cm³, nearest pair, first peak, its end, second peak (Å), mean coordination.
 @pytest.mark.parametrize(("material", "mass", "least", "first", "gap", "second", "coordination"), [
-    ("C", 2.0, 1.2, (1.42, 1.54), 1.95, (2.45, 2.65), (2.9, 3.3)),
-    ("Si", 2.285, 2.1, (2.33, 2.45), 2.85, (3.7, 4.0), (3.95, 4.25)),
-    ("Ge", 5.21, 2.2, (2.43, 2.57), 2.95, (3.9, 4.2), (3.95, 4.3)),
+    ("C", 2.44, 1.2, (1.40, 1.54), 1.95, (2.40, 2.60), (3.1, 3.5)),
+    ("Si", 2.285, 2.1, (2.33, 2.45), 2.85, (3.7, 4.0), (3.75, 4.05)),
+    ("Ge", 5.21, 2.2, (2.41, 2.57), 2.95, (3.9, 4.2), (3.75, 4.05)),
 ])
 def test_box_is_a_sane_glass(material: str, mass: float, least: float, first: tuple[float, float], gap: float,
                              second: tuple[float, float], coordination: tuple[float, float]) -> None:

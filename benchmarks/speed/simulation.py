@@ -22,6 +22,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
     os.environ[variable] = "1"
 
 import numpy as np  # noqa: E402
+from ase.data import chemical_symbols  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
@@ -40,7 +41,11 @@ REQUIRED = 1.3  # times the competent script
 EQUAL = 1e-5  # of the maximum
 PACKAGES = ("emsynth", "abtem", "numpy", "scipy", "pyfftw")
 FIELD = 40.0  # Å, of a newcomer's scan
-STRIP = 1  # columns of positions of it that are run
+FEW, MORE = 4, 12  # positions of it that are run
+
+
+# A point source: abTEM's probe has no other; emsynth's is a factor on the finished series.
+MICROSCOPE = Microscope(energy=200e3, convergence=20.0, source_size=0.0)
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,7 @@ class Case:
     configurations: int = 2
     thicknesses: int = 12
     max_angle: float = 110.0
-    # Point source: abTEM's probe has none; emsynth's source is a factor on the finished series.
-    microscope: Microscope = Microscope(energy=200e3, convergence=20.0, source_size=0.0)
+    microscope: Microscope = MICROSCOPE
 
     @property
     def streams(self) -> Streams:
@@ -93,7 +97,8 @@ def setting_of(case: Case) -> Setting:
     cols_first = weights.reshape(-1, *planned.grid).transpose(0, 2, 1)
     seeds = case.streams.generator("phonons").integers(2**31, size=case.configurations)
     rows, cols = positions(planned)
-    sigmas = {symbol: specimen.thermal[symbol] for symbol in sorted(set(specimen.atoms.get_chemical_symbols()))}
+    elements = sorted({chemical_symbols[number] for number in specimen.atoms.numbers})
+    sigmas = {symbol: specimen.thermal[symbol] for symbol in elements}
     return Setting(
         atoms=specimen.atoms, sigmas=sigmas, seeds=tuple(int(seed) for seed in seeds), gpts=planned.grid[::-1],
         slices=planned.slices, exit_planes=tuple(after - 1 for after in planned.planes),
@@ -263,7 +268,7 @@ def newcomer(case: Case) -> Estimate:
     wide = case.crystal.model_copy(update={"minimum_box": FIELD - 1.0})
     specimen = wide.build(case.streams)
     setting = setting_of(case)
-    return abtem_scripts.newcomer(specimen.atoms, setting.sigmas, setting, setting.rings[0], STRIP)
+    return abtem_scripts.newcomer(specimen.atoms, setting, setting.rings[0], FEW, MORE)
 
 
 def environment() -> dict[str, str]:
@@ -291,7 +296,7 @@ def _variants(row: Row) -> Iterator[str]:
 
 
 def _averaging(found: Averaging) -> Iterator[str]:
-    yield "| detector | spread of one cell | spread of the mean over cells | CPU for equal standard errors, one cell : all |"
+    yield "| detector | spread, one cell | spread, mean over cells | CPU for equal standard errors, one cell : all |"
     yield "|---|---:|---:|---:|"
     for n, name in enumerate(found.detectors):
         yield f"| {name} | {100 * found.one[n]:.1f} % | {100 * found.cells[n]:.1f} % | {found.gain(n):.1f} |"
@@ -304,22 +309,24 @@ def report(rows: Sequence[Row], average: Averaging, first: Estimate, note: str) 
     one, new = "\n".join(_variants(row)), first.seconds * images / row.emsynth.median
     about = ", ".join(f"{name} {value}" for name, value in environment().items() if name != "processor")
     worst = min(rows, key=Row.ratio)
+    what = f"{row.configurations} frozen-phonon configurations, {row.planes} exit planes, {row.detectors} detectors"
     return f"""# Speed of simulation
 
-Written by `python -m benchmarks.speed.simulation`: one run, one process, one thread, all scripts in turn. CPU seconds of one
-specimen, median (least) of the rounds: {row.configurations} frozen-phonon configurations, {row.planes} exit planes, {row.detectors} detectors, potentials and
-all. 200 kV, 20 mrad, {CASES[0].max_angle:g} mrad.
+Written by `python -m benchmarks.speed.simulation`: one run, one process, one thread, all scripts in turn. CPU seconds
+of one specimen, median (least) of the rounds: {what}, potentials and all.
+200 kV, 20 mrad, {CASES[0].max_angle:g} mrad.
 
 {environment()["processor"]}; {about}. {note}
 
 ## A competent script
 
-One cell, scanned once at Nyquist's distance, all detectors, all exit planes, potentials built once, batches. "Equal": the same grid,
-slices, configurations, seeds and projected potentials; the script has its transmission functions made once, and all
-detectors from one transform, with emsynth's weights, since abTEM's own detectors have hard rims and can give no equal number. (abTEM
-cannot scan through transmission functions; the script mends that. Both favour abTEM.) "Any": the quickest of all scripts, among them
-such as use abTEM's own potential and detectors, whose numbers differ. "Apart": largest difference to the first equal
-script on any detector at any thickness, by its maximum there; at most {EQUAL:g} is required.
+One cell, scanned once at Nyquist's distance, all detectors, all exit planes, potentials built once, batches. "Equal":
+the same grid, slices, configurations, seeds and projected potentials; the script has its transmission functions made
+once, and all detectors from one transform, with emsynth's weights: abTEM's own detectors have hard rims and can give
+no equal number. (abTEM cannot scan through transmission functions; the script mends that. Both favour abTEM.) "Any":
+the quickest of all scripts, among them such as use abTEM's own potential and detectors, whose numbers differ. "Apart":
+largest difference to the first equal script on any detector at any thickness, by its maximum there; at most {EQUAL:g}
+is required.
 
 {chr(10).join(_table(rows))}
 
@@ -329,21 +336,22 @@ All scripts, {row.case}:
 
 {one}
 
-"Plans kept" is abTEM mended: its `CachedFFTWConvolution` never notes the shape that its plans are for, and plans anew at each
-slice of each batch.
+"Plans kept" is abTEM mended: its `CachedFFTWConvolution` never notes the shape that its plans are for, and plans anew
+at each slice of each batch.
 
 ## Phonon averaging over the cells of a box
 
-Plane waves give the mean over all cells of the box, which a scan of one cell does not; more of them are needed than probes ({row.plane_waves}
-against {row.positions}). {row.case}, one configuration: {average.seconds_one:.1f} s for one cell, {average.seconds_cells:.1f} s for all.
+Plane waves give the mean over all cells of the box, which a scan of one cell does not, and more of them are needed
+than probes ({row.plane_waves} against {row.positions}). {row.case}, one configuration: {average.seconds_one:.1f} s
+for one cell, {average.seconds_cells:.1f} s for all.
 
 {chr(10).join(_averaging(average))}
 
 ## What a newcomer writes
 
-The whole field of {FIELD:g} Å scanned for each image, `sampling=0.05`, slices of 1 Å, one detector, one thickness, no batches chosen:
-{first.seconds:.0f} CPU s for one image ({first.positions} of {first.of} positions were run, in {first.measured:.1f} s, the rest is by proportion). For the {images} images of
-one specimen that is {new:.0f} times emsynth's time.
+The whole field of {FIELD:g} Å scanned for each image, `sampling=0.05`, slices of 1 Å, one detector, one thickness:
+{first.seconds:.0f} CPU s for one image, from {FEW} and {MORE} of its {first.positions} positions ({first.position:.2f} s
+each, {first.start:.1f} s before them). For the {images} images of one specimen that is {new:.0f} times emsynth's time.
 """
 
 

@@ -23,7 +23,7 @@ def small() -> simulation.Case:
 
 @pytest.fixture(scope="module")
 def ours(small: simulation.Case) -> np.ndarray:
-    """emsynth's pictures at the probe positions."""
+    """Pictures of emsynth at the probe positions."""
     return simulation.at_positions(simulation.emsynth_one_cell(small), simulation.setting_of(small).positions[::-1])
 
 
@@ -50,7 +50,7 @@ def test_scripts_with_hard_detectors_come_near(small: simulation.Case, ours: np.
 
 
 def test_kept_plans_change_nothing(small: simulation.Case) -> None:
-    """abTEM with its Fourier plans kept gives the same bytes."""
+    """A mended abTEM gives the same bytes."""
     setting = simulation.setting_of(small)
     plain = abtem_scripts.competent(setting)
     with abtem_scripts.kept_plans():
@@ -73,7 +73,7 @@ def test_the_page_says_what_was_measured() -> None:
                          {"equal; batches of 16": timing(2.0, 1.9), "abTEM's potential": timing(1.5, 1.4)},
                          {"kept": timing(1.8, 1.7)})
     average = simulation.Averaging(("ADF", "BF"), (0.2, 0.1), (0.05, 0.05), 1.0, 2.0)
-    page = simulation.report([row], average, abtem_scripts.Estimate(800.0, 10.0, 100, 8000), "")
+    page = simulation.report([row], average, abtem_scripts.Estimate(800.0, 0.1, 1.0, 8000), "")
     assert row.ratio() == 2.0
     assert row.ratio(equal=False) == 1.5
     assert average.gain(0) == pytest.approx(8.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from emsynth.draw import Choice, Deal, Quantity, Streams, number, quantity
+from emsynth.draw import AnyChoice, Choice, Deal, Quantity, Streams, number, quantity
 from emsynth.errors import StructureError
 from emsynth.specimen.block import (
     OfCrystal,
@@ -130,8 +130,8 @@ class Boundary(OfCrystal):
     """
 
     kind: Literal["boundary"] = "boundary"
-    plane: Axis | Choice | Deal | None = Field(None, description="(h, k, l) of the boundary, containing the zone axis")
-    sigma: int | Choice | Deal | None = Field(None, description="Σ of a tilt boundary of a cubic crystal about the "
+    plane: Axis | AnyChoice | None = Field(None, description="(h, k, l) of the boundary, containing the zone axis")
+    sigma: int | AnyChoice | None = Field(None, description="Σ of a tilt boundary of a cubic crystal about the "
                                                                  "zone axis; of several planes the densest, or the "
                                                                  "one nearest to `angle`")
     angle: Quantity | None = Field(None, description="tilt about the zone axis of a cubic crystal [deg], 1 to 179; the "

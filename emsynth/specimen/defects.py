@@ -319,7 +319,8 @@ def _within(recipe: Defects, source: _Source, block: _Block, position: Floats, s
         away = np.abs((place[:, axis] - ridge + 0.5) % 1.0 - 0.5) * block.sides[axis]
         bottom -= math.tan(math.radians(slope)) * away
         deepest += math.tan(math.radians(slope)) * block.sides[axis] / 2
-        about["wedge"] = {"degrees": round(slope, 4), "across": "row" if axis else "col"}
+        about["wedge"] = {"degrees": round(slope, 4), "across": "row" if axis else "col",
+                          "ridge": round(ridge * block.sides[axis], 3)}
     if deepest > 0 and deepest + THINNEST > block.thickness:
         raise StructureError(f"{source.name}: wedge and steps take up to {deepest:.1f} Å from a crystal "
                              f"{block.thickness:g} Å thick, and at least {THINNEST:g} Å must stay; take a gentler "

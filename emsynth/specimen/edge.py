@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from emsynth.draw import Choice, Deal, Quantity, Streams, number, quantity
+from emsynth.draw import AnyChoice, Choice, Deal, Quantity, Streams, number, quantity
 from emsynth.errors import StructureError
 from emsynth.specimen.block import OfCrystal, View, columns_there, dense_planes, edge_on, refuse_many, terraces
 from emsynth.specimen.table import Axis, Purpose
@@ -35,7 +35,7 @@ class Edge(OfCrystal):
     """
 
     kind: Literal["edge"] = "edge"
-    plane: Axis | Choice | Deal | None = Field(None, description="(h, k, l) of the facet, containing the zone axis; "
+    plane: Axis | AnyChoice | None = Field(None, description="(h, k, l) of the facet, containing the zone axis; "
                                                                  "one of the three densest at random if not given")
     box: Quantity = quantity(30.0, unit="Å", low=14, high=120, about="side of the box across the edge, enlarged where "
                                                                      "terraces need it, and at least along it")

@@ -205,8 +205,8 @@ def commensurate(constant: float, least: float, twist: float) -> Commensurate:
     """
     if twist == 0:
         n, m = (max(1, math.ceil(least / side - 1e-6)) for side in (constant, constant * math.sqrt(3)))
-        sides = np.array([[n, 0], [m, 2 * m]])
-        return Commensurate((n * constant, m * constant * math.sqrt(3)), sides, sides, 0.0, 0.0)
+        cells = np.array([[n, 0], [m, 2 * m]])
+        return Commensurate((n * constant, m * constant * math.sqrt(3)), cells, cells, 0.0, 0.0)
     longest = min(LONGER * least, LONGEST_PERIOD)
     reach = math.ceil(longest / constant * 1.2) + 1
     pairs = np.array(list(itertools.product(range(-reach, reach + 1), repeat=2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,10 @@ from emsynth.specimen.defects import Defects
 from emsynth.specimen.edge import Edge
 from emsynth.specimen.morphology import Morphology
 from emsynth.specimen.particle import Nanoparticle
+from emsynth.specimen.table import Purpose
+
+if TYPE_CHECKING:
+    from emsynth.specimen.base import Specimen
 
 # How a specimen of atoms may be simulated.
 Physics = Literal["multislice", "prism", "convolution"]
@@ -45,6 +49,19 @@ class Member(Drawable):
         return self.model_copy(update={
             "specimen": self.specimen.draw(streams, path),
             "contamination": None if layers is None else layers.draw(streams, f"{path}.contamination")})
+
+    def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
+        """The atoms of a drawn member, with what lies on them.
+
+        Raises
+        ------
+        StructureError
+            Where its specimen cannot be built.
+        """
+        if isinstance(self.specimen, Morphology):
+            raise TypeError("a morphology has no atoms")
+        clean = self.specimen.build(streams, purpose)
+        return clean if self.contamination is None else self.contamination.apply(clean, streams)
 
 
 class Mixture(Drawable):
@@ -88,3 +105,9 @@ class Mixture(Drawable):
         chosen, turn = self.member_of(streams.index)
         drawn = self.members[chosen].drawn_for(Streams(streams.seed, streams.index, turn), f"{path}.{chosen}")
         return self.model_copy(update={"members": (drawn,)})
+
+    def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
+        """The specimen of a drawn mixture."""
+        if len(self.members) > 1:
+            raise TypeError("the mixture has not been drawn: call .draw(streams) first")
+        return self.members[0].build(streams, purpose)

@@ -32,8 +32,9 @@ TWIN_SCALE = {
 SNAP = 4.0
 # Particles of magic size within this of the diameter asked for are drawn from; else the nearest is taken.
 NEAR_SIZE = 0.03
-# Neighbours of a site are what lies within this many times its shortest distance.
-BOND = 1.2
+# Neighbours of a site are what lies within this many times its shortest distance: less than the second shell of bcc,
+# and than the distance of oxygen atoms in fluorite.
+BOND = 1.15
 # An atom with less than this share of the bulk's neighbours is no part of a facet but a stray one.
 LEAST_BOUND = 0.4
 # A shape grows so many times to make up for its stray atoms.
@@ -71,7 +72,7 @@ class Shaped(NamedTuple):
         """
         here: Floats = direction @ self.frame / np.linalg.norm(direction)
         if len(self.axes):
-            nearest = self.axes[int(np.argmax(self.axes @ here))]
+            nearest: Floats = self.axes[int(np.argmax(self.axes @ here))]
             if nearest @ here >= math.cos(math.radians(SNAP)):
                 return nearest
         return here
