@@ -29,7 +29,7 @@ class SurveyStem(_Survey):
     kind: Literal["stem_survey"] = "stem_survey"
     energy: Quantity = quantity(200e3, unit="eV", low=20e3, high=400e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=2, high=30), unit="Å", low=0, high=1e5,
-                                    about="full width at half maximum of the probe; never below 2.2 px of the field")
+                                    about="full width at half maximum of the probe; never below 2.4 px of the field")
     inner: Quantity = quantity(Uniform(low=50, high=80), unit="mrad", low=5, high=120, about="inner angle of HAADF")
     outer: Quantity = quantity(Uniform(low=180, high=220), unit="mrad", low=121, high=500, about="outer angle of HAADF")
     passed: Quantity = quantity(Uniform(low=0.05, high=0.4), unit="1", low=0, high=0.95,
@@ -54,7 +54,7 @@ class SurveyTem(_Survey):
     energy: Quantity = quantity(200e3, unit="eV", low=20e3, high=400e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=2, high=20), unit="Å", low=0, high=1e5,
                                     about="full width at half maximum of the blur by aberrations and vibration; never "
-                                          "below 2.2 px of the field")
+                                          "below 2.4 px of the field")
     passed: Quantity = quantity(Uniform(low=0.1, high=0.7), unit="1", low=0, high=0.95,
                                 about="part of the scattered electrons that the objective aperture lets through")
     filtered: Quantity = quantity(Uniform(low=0.0, high=0.3), unit="1", low=0, high=1,
@@ -81,7 +81,7 @@ class SurfaceSem(_Survey):
     kind: Literal["sem"] = "sem"
     energy: Quantity = quantity(LogUniform(low=1e3, high=20e3), unit="eV", low=200, high=50e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=8, high=60), unit="Å", low=0, high=1e6,
-                                    about="full width at half maximum of the probe; never below 2.2 px of the field")
+                                    about="full width at half maximum of the probe; never below 2.4 px of the field")
     tilt_cap: Quantity = quantity(Uniform(low=60, high=75), unit="deg", low=45, high=88,
                                   about="steeper surfaces count as this steep")
     escape_length: Quantity = quantity(LogUniform(low=20, high=400), unit="Å", low=1, high=1e6,

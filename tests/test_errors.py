@@ -138,7 +138,7 @@ MISTAKES = {
     "unknown word": ("distort:\n", "distort:\n  truth_geometry: affin\n", [
         "13: distort.truth_geometry: 'affin' is unknown; did you mean 'affine'? (allowed: affine, smooth, ideal)"]),
     "unknown detector": ("  size: 128", "  detector: ADF", [
-        "5: image.detector: 'ADF' is not a detector of the microscope; it has HAADF, LAADF, ABF, BF"]),
+        "5: image.detector: 'ADF' is not a detector of the microscope; it has HAADF, LAADF, ABF, BF, and 'any' stands for all of them"]),
     "detector beyond the simulated angle": ("convergence: 20", "detectors: [{name: HAADF, inner: 99, outer: 250}]", [
         "11: microscope.detectors.0.outer: 250 mrad is beyond the simulated angle, simulate.max_angle 120 mrad; lower "
         "the detector's outer angle or raise simulate.max_angle (time grows with its square)"]),

@@ -118,17 +118,18 @@ def test_shares_add_up_to_what_is_solid() -> None:
 
 
 def test_edges_are_bright_and_pits_are_dark() -> None:
-    """A trench: its rim is brighter than the flat, its bottom darker, each only where it is switched on."""
+    """A trench: its rim is brighter than the flat, its bottom darker, where that is switched on."""
     height = np.zeros((96, 96))
     height[:, 40:56] = -800.0
     flat = secondary_yield(MATERIALS["silicon"], 5e3)
     edged = image(bulk("silicon", height), PLAIN.model_copy(update={"edge": 0.6}), STREAMS)["SE"]
-    shaded = image(bulk("silicon", height), PLAIN.model_copy(update={"shadow": 0.9, "shadow_radius": 0.3}), STREAMS)["SE"]
+    dim = PLAIN.model_copy(update={"shadow": 0.9, "shadow_radius": 0.3})
+    shaded = image(bulk("silicon", height), dim, STREAMS)["SE"]
     plain = image(bulk("silicon", height), PLAIN, STREAMS)["SE"]
     assert edged[:, 36].mean() > 1.02 * plain[:, 36].mean()
     # Of an endless trench 800 Å deep and 320 Å wide, the middle sees 1/√26 of the sky.
     assert 0.15 < shaded[:, 46:50].mean() / flat < 0.5
-    np.testing.assert_allclose(plain[:, 46:50], flat, rtol=5e-3)  # the walls ring a little
+    np.testing.assert_allclose(plain[:, 46:50], flat, rtol=5e-3)
     np.testing.assert_allclose(shaded[:, 0:10], flat, rtol=0.03)
 
 
@@ -149,7 +150,7 @@ def test_charging_brightens_insulators_only() -> None:
     plain, charged = (image(relief, PLAIN.model_copy(update={"charging": c}), STREAMS)["SE"] for c in (0.0, 0.8))
     ratio = charged / plain
     assert ratio[:, 70:74].mean() > 1.2 > 1.0 > ratio[:, 22:26].mean()
-    plain, charged = (image(bulk("copper"), PLAIN.model_copy(update={"charging": c}), STREAMS)["SE"] for c in (0.0, 0.8))
+    plain, charged = (image(bulk("copper"), PLAIN.model_copy(update={"charging": c}), STREAMS)["SE"] for c in (0, 0.8))
     assert np.array_equal(plain, charged)
 
 

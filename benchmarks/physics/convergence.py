@@ -22,7 +22,7 @@ from numpy.typing import NDArray  # noqa: E402
 from emsynth.draw import Streams, number  # noqa: E402
 from emsynth.microscope import Microscope  # noqa: E402
 from emsynth.simulation.multislice import simulate  # noqa: E402
-from emsynth.simulation.plan import Simulation  # noqa: E402
+from emsynth.simulation.plan import Simulation, plan_for  # noqa: E402
 from emsynth.specimen.crystal import Crystal  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "convergence.md"
@@ -129,11 +129,19 @@ def markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
+def _cells(crystal: str) -> str:
+    """What one configuration shows: probes scan one cell, plane waves give the mean over those of the box."""
+    settings = Simulation.model_validate({"thicknesses": 1, "phonons": {"minimum": PAIR, "maximum": PAIR}})
+    planned = plan_for(CRYSTALS[crystal].build(Streams(1, 0)), MICROSCOPE, settings)
+    return "one tile" if planned.positions else f"the mean over {planned.repeats[0] * planned.repeats[1]} tiles"
+
+
 def page(found: list[Table]) -> str:
     """The whole page."""
     rings = ", ".join(f"{name} {inner:g}-{outer:g} mrad" for name, (inner, outer)
                       in MICROSCOPE.detector_angles().items())
     base = Simulation()
+    cells = " and ".join(f"each {_cells(crystal)} of {crystal}" for crystal in CRYSTALS)
     optics = f"{number(MICROSCOPE.energy) / 1e3:g} kV, {MICROSCOPE.convergence:g} mrad"
     return f"""# Convergence
 
@@ -144,7 +152,7 @@ One setting is varied at a time; the others are the defaults, slices of {base.sl
 {base.max_angle:g} mrad. Each entry is "cell mean / rms" in per cent of the reference's cell mean: the deviation of the
 cell mean, and the rms difference of the two pictures. For slices and grids the same two phonon configurations are
 used in each row, so that the rows differ by the setting alone. For phonons each entry is the standard error of a mean
-over so many configurations of a box.
+over so many configurations, {cells}.
 
 {chr(10).join(markdown(table) + chr(10) for table in found)}"""
 

@@ -55,7 +55,8 @@ def five_atoms() -> Specimen:
     atoms = Atoms(ATOMS, positions=[(col, BOX / 2, 1.0) for col in x], cell=[BOX, BOX, 2.0], pbc=True)
     columns = Columns(np.array([(BOX / 2, col) for col in x]), atoms.numbers.astype(np.uint8),
                       ATOMS, np.ones((5, 2)), np.ones(5, np.int32))
-    return Specimen(atoms, (BOX, BOX), columns, dict.fromkeys(ATOMS, 0.08), (0.0, 0.0), "amorphous", "five atoms", "five atoms", 2.0)
+    return Specimen(atoms, (BOX, BOX), columns, dict.fromkeys(ATOMS, 0.08), (0.0, 0.0), "amorphous", "five atoms",
+                    "five atoms", 2.0)
 
 
 def kirkland_tem(max_angle: float = 30.0) -> NDArray[np.float64]:
@@ -65,7 +66,8 @@ def kirkland_tem(max_angle: float = 30.0) -> NDArray[np.float64]:
     """
     microscope = TransmissionMicroscope(energy=200e3, aperture=10.37, spherical=1.3e7, defocus=700.0, illumination=0.0)
     settings = Simulation.model_validate(STATIC | {"max_angle": max_angle})
-    image: NDArray[np.float64] = tem.simulate(five_atoms(), microscope, settings, Streams(1, 0)).image[0, 0].astype(float)
+    field = tem.simulate(five_atoms(), microscope, settings, Streams(1, 0))
+    image: NDArray[np.float64] = field.image[0, 0].astype(np.float64)
     return image
 
 
@@ -183,10 +185,10 @@ By reciprocity the two are the same picture; they share the potential and little
 200 kV, 20 mrad, source of 0.7 Å, 60-110 mrad; standard error of the phonon mean (rms over the picture, at the worst
 thickness) {100 * error:.1f} %. The cell mean {rises} from {found.thickness[0]:.0f} to {found.thickness[-1]:.0f} Å.
 
-Sr : Ti-O in the thin limit, where atoms scatter one by one: 38ⁿ / (22ⁿ + 8ⁿ), {low:.2f} with n = {EXPONENTS[0]} (single
-atoms: Krivanek et al., Nature 464, 571, 2010) to {high:.2f} with n = {EXPONENTS[1]:g} (Rutherford: Pennycook and Jesson,
-Ultramicroscopy 37, 14, 1991). The thinnest slab, {found.integrated[0]:.2f}, is {inside}. With thickness it falls: the heavier
-column focuses the probe more strongly and scatters it away sooner.
+Sr : Ti-O in the thin limit, where atoms scatter one by one: 38ⁿ / (22ⁿ + 8ⁿ), {low:.2f} with n = {EXPONENTS[0]}
+(single atoms: Krivanek et al., Nature 464, 571, 2010) to {high:.2f} with n = {EXPONENTS[1]:g} (Rutherford: Pennycook
+and Jesson, Ultramicroscopy 37, 14, 1991). The thinnest slab, {found.integrated[0]:.2f}, is {inside}. With thickness it
+falls: the heavier column focuses the probe more strongly and scatters it away sooner.
 
 | thickness Å | cell mean, fraction of the beam | Sr : Ti-O, peaks | Sr : Ti-O, nearest signal |
 |---:|---:|---:|---:|

@@ -17,7 +17,7 @@ import dask
 import numpy as np
 from abtem.antialias import antialias_aperture
 from abtem.core.fft import CachedFFTWConvolution
-from abtem.potentials.iam import PotentialArray, TransmissionFunction
+from abtem.potentials.iam import TransmissionFunction
 from abtem.transfer import Aperture
 from ase import Atoms
 from numpy.typing import NDArray
@@ -104,7 +104,8 @@ class WeightedDetectors(abtem.FlexibleAnnularDetector):
         # The probe is normalised to a sum of 1 over reciprocal space.
         intensity = spectrum.real**2 + spectrum.imag**2
         flat = intensity.reshape(*intensity.shape[:-2], -1)
-        return (flat @ self._weights.reshape(len(self._weights), -1).T)[..., None]
+        signals: NDArray[np.float32] = flat @ self._weights.reshape(len(self._weights), -1).T
+        return signals[..., None]
 
 
 class Transmission(TransmissionFunction):
@@ -139,7 +140,7 @@ def displaced(setting: Setting) -> Iterator[Atoms]:
 def transmission(setting: Setting, atoms: Atoms) -> TransmissionFunction:
     """Band-limited transmission functions of all slices, made on the fine grid, once for all probes."""
     projected = setting.projected(atoms)
-    fine = (projected.gpts[0] * projected.gpts[1]) / (setting.gpts[0] * setting.gpts[1])
+    fine = np.prod(projected.base_shape[-2:]) / np.prod(setting.gpts)
     thickness = atoms.cell.lengths()[2] / setting.slices
     extent = tuple(float(side) for side in atoms.cell.lengths()[:2])
     kept = [np.rint(np.fft.fftfreq(n) * n).astype(int) for n in setting.gpts]
@@ -152,13 +153,11 @@ def transmission(setting: Setting, atoms: Atoms) -> TransmissionFunction:
     return Transmission(array, thickness, extent, energy=setting.energy, exit_planes=setting.exit_planes)
 
 
-def potential(setting: Setting, atoms: Atoms) -> PotentialArray:
+def potential(setting: Setting, atoms: Atoms) -> Any:
     """Potential as abTEM makes it, on the waves' grid, built once for all probes."""
     thickness = atoms.cell.lengths()[2] / setting.slices
-    made: PotentialArray = abtem.Potential(atoms, gpts=setting.gpts, slice_thickness=thickness,
-                                           parametrization="lobato", projection="infinite",
-                                           exit_planes=setting.exit_planes).build(lazy=False)
-    return made
+    return abtem.Potential(atoms, gpts=setting.gpts, slice_thickness=thickness, parametrization="lobato",
+                           projection="infinite", exit_planes=setting.exit_planes).build(lazy=False)
 
 
 def _detectors(setting: Setting, detection: Detection) -> list[Any]:

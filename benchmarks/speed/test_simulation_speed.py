@@ -46,7 +46,7 @@ def test_another_configuration_is_another_picture(small: simulation.Case, ours: 
 def test_scripts_with_hard_detectors_come_near(small: simulation.Case, ours: np.ndarray, detection: str) -> None:
     """Hard rims and linear projection change numbers by some per cent; a wrong detector would by far more."""
     theirs = abtem_scripts.competent(simulation.setting_of(small), detection=detection, slices="potential", batch=8)
-    assert 1e-4 < simulation.apart(ours, theirs) < 0.3
+    assert 1e-4 < simulation.apart(ours, theirs) < 0.5
 
 
 def test_kept_plans_change_nothing(small: simulation.Case) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from emsynth.recipe import Recipe
 from emsynth.specimen.amorphous import MATERIALS
-from emsynth.specimen.particle import SURFACES
-from emsynth.specimen.table import drawable_names
+from emsynth.specimen.layer import layer_names
+from emsynth.specimen.table import drawable_names, structure
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SHARED = {5: "Distribution", 2: "Choosing"}  # the unions of distributions that stand at nearly every key, by length
@@ -21,7 +21,11 @@ def recipe_schema() -> str:
     shared: dict[str, Any] = {}
     schema = _readable(schema, shared)
     schema["$defs"] = dict(sorted((schema["$defs"] | shared).items()))
-    for kind, key, names in (("Crystal", "structure", drawable_names()), ("Nanoparticle", "structure", SURFACES),
+    names_of = drawable_names()
+    solids = [name for name in names_of if not structure(name).layer]
+    for kind, key, names in (("Crystal", "structure", names_of), ("Defects", "structure", names_of),
+                             ("Boundary", "structure", names_of), ("Edge", "structure", names_of),
+                             ("Nanoparticle", "structure", solids), ("Layer", "structure", layer_names()),
                              ("Amorphous", "material", MATERIALS)):
         _offer_names(schema["$defs"][kind]["properties"][key], names)
     whole = {"$schema": _DIALECT, "title": "emsynth recipe", **schema}

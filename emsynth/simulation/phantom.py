@@ -27,9 +27,10 @@ Map = NDArray[np.float64]
 
 # Highest spatial frequency of an image times the sampling, along any direction, and where the fall towards it begins.
 BAND_LIMIT = 0.45
-_BAND_START = 0.3
-# px: narrowest blur, full width at half maximum. At the band limit it leaves 0.03 of the amplitude.
-NARROWEST_PROBE = 2.2
+_BAND_START = 0.38
+# px: narrowest blur, full width at half maximum. At the band limit it leaves 0.016 of the amplitude, so
+# that the cut rings by less than 0.5 % of a point's height beyond 4 px.
+NARROWEST_PROBE = 2.4
 # Z at which σ ∝ Z^1.7 meets unscreened Rutherford scattering, σ ∝ Z² (ours).
 _RUTHERFORD_AT = 14.0
 # Reflections of a grain: spacing of their Bragg angles in mrad, and how extinction grows from one to the next (ours).
@@ -239,12 +240,12 @@ def blurred(signal: Map, sampling: tuple[float, float], width: float) -> NDArray
     sampling : tuple of float
         (row, col) step in Å.
     width : float
-        Full width at half maximum of the probe in Å; below 2.2 px it is 2.2 px, for the sake of the sampling.
+        Full width at half maximum of the probe in Å; below 2.4 px it is 2.4 px, for the sake of the sampling.
 
     Returns
     -------
     ndarray (H, W), float32
-        Not negative. Between 0.30 and 0.45 of 1/sampling a cosine takes what the probe has left to zero, so above
+        Not negative. Between 0.38 and 0.45 of 1/sampling a cosine takes what the probe has left to zero, so above
         0.45/sampling there is nothing but the trace of rounding and of values that were cut off at 0.
     """
     u, v = frequencies((signal.shape[0], signal.shape[1]), sampling)

@@ -4,7 +4,12 @@ Importing this loads the recipe's classes only; ASE and spglib are loaded when a
 """
 
 from emsynth.specimen.amorphous import Amorphous as Amorphous
+from emsynth.specimen.boundary import Boundary as Boundary
+from emsynth.specimen.contamination import Contamination as Contamination
 from emsynth.specimen.crystal import Crystal as Crystal
+from emsynth.specimen.defects import Defects as Defects
+from emsynth.specimen.edge import Edge as Edge
+from emsynth.specimen.layer import Layer as Layer
 from emsynth.specimen.mixture import AnySpecimen as AnySpecimen
 from emsynth.specimen.mixture import Atomistic as Atomistic
 from emsynth.specimen.mixture import Member as Member

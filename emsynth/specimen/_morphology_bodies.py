@@ -274,7 +274,7 @@ def facets(canvas: Canvas) -> None:
     spread = max(canvas.spread, 0.35)
     kind = str(rng.choice(["blocks", "cubes", "needles", "plates"], p=[0.45, 0.25, 0.15, 0.15]))
     area = canvas.size**2 * {"blocks": 0.5, "cubes": 0.6, "needles": 0.9, "plates": 0.6}[kind]
-    count = min(int(count_of(canvas, area) * 1.6), 1800)
+    count = min(int(count_of(canvas, area) * (1.6 if canvas.support == "bulk" else 0.7)) + 1, 1800)
     base = canvas.height.mean()
     for place, wide in zip(
         canvas.sites("facets.at", count, 0.3), np.sort(sizes_of(canvas, rng, count, spread)), strict=True

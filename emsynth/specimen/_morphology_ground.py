@@ -27,8 +27,8 @@ def sizes_of(canvas: Canvas, rng: np.random.Generator, count: int, spread: float
     return clipped
 
 
-def ground(canvas: Canvas) -> None:
-    """What carries the features: a rough bulk, a film of varying thickness, or nothing."""
+def ground(canvas: Canvas, marks: bool = True) -> None:
+    """What carries the features: a rough bulk (with `marks`, some have scratches or steps), a varying film, nothing."""
     if canvas.support == "none":
         return
     rng = canvas.generator("ground")
@@ -42,12 +42,12 @@ def ground(canvas: Canvas) -> None:
         return
     canvas.layer(canvas.ground)[:] = BULK
     canvas.height += 0.5 * rough * wave + 0.25 * rough * fine
-    kind = rng.random()
+    kind = rng.random() if marks else 1.0
     if kind < 0.2:  # polishing scratches
         _scratches(canvas, int(rng.integers(5, 60)), 0.04 * canvas.size)
-    elif kind < 0.4:  # steps of a cleaved crystal
+    elif kind < 0.27:  # steps of a cleaved crystal
         slope = canvas.noise("ground.steps", 0.3 * min(canvas.side), 3.0) * rng.uniform(2, 5)
-        canvas.height += 0.12 * canvas.size * terraces(slope, 0.06)
+        canvas.height += 0.06 * canvas.size * terraces(slope, 0.08)
     if canvas.crystalline[canvas.ground]:
         canvas.grain[:] = canvas.new_grain(canvas.ground)
 

@@ -13,6 +13,7 @@ from emsynth.specimen.contamination import Contamination
 from emsynth.specimen.crystal import Crystal
 from emsynth.specimen.defects import Defects
 from emsynth.specimen.edge import Edge
+from emsynth.specimen.layer import Layer
 from emsynth.specimen.morphology import Morphology
 from emsynth.specimen.particle import Nanoparticle
 from emsynth.specimen.table import Purpose
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # How a specimen of atoms may be simulated.
 Physics = Literal["multislice", "prism", "convolution"]
 # Specimens that are made of atoms, and any.
-Atomistic = Crystal | Defects | Boundary | Edge | Nanoparticle | Amorphous
+Atomistic = Crystal | Defects | Boundary | Edge | Nanoparticle | Layer | Amorphous
 AnySpecimen = Annotated[Atomistic | Morphology, Field(discriminator="kind")]
 
 

@@ -45,7 +45,7 @@ NARROWEST = 4.0
 TRANSPARENT = 4.0
 _ENERGY = 200e3
 # Coverage in transmission: through more, so many bodies overlap that none is seen.
-_DENSEST = 0.45
+_DENSEST = 0.35
 # Families that are a section of a solid, when it is thin.
 _SECTIONS = frozenset({"grains", "lamellae", "holes", "film", "porous", "fracture", "tracks", "flakes"})
 # Å: where all materials together are thinner, there is vacuum.
@@ -144,7 +144,7 @@ class Morphology(Drawable):
 
     All lengths within the picture are parts of `extent`, because pictures of one family look alike at any
     magnification; what a beam passes through is in Å. Without a bulk, sections are at most four elastic mean free paths
-    (at 200 keV) thick, crystals are flatter where they would be opaque, at most 0.45 of the area is covered, and `any`
+    (at 200 keV) thick, crystals are flatter where they would be opaque, at most 0.35 of the area is covered, and `any`
     prefers materials that are not opaque.
     """
 
@@ -241,7 +241,7 @@ class Morphology(Drawable):
             body=body, ground=carrier, extra=extra, generator=generator,
             crystalline={name: m.crystalline for name, m in MATERIALS.items()})
         if family not in GROUNDLESS:
-            ground(canvas)
+            ground(canvas, marks=family != "tracks")
         FAMILIES[family](canvas)
         names = [name for name, layer in canvas.layers.items() if layer.any()] or [body]
         grain, orientation = _numbered(canvas.grain, generator("orientation"))

@@ -112,7 +112,7 @@ def find_tile(lattice: Floats, zone: tuple[int, int, int], cell: Floats, longest
     heights = points @ axis
     plane = points - np.outer(heights, axis)
     heights -= depth * np.round(heights / depth)
-    chosen = _best_pair(plane, heights, zone)
+    chosen = _best_pair(plane, heights, zone, longest)
     return _oriented(chosen, plane, heights, axis, beam, cell)
 
 
@@ -125,10 +125,10 @@ def _basis_along(lattice: Floats, zone: tuple[int, int, int], cell: Floats) -> t
     if g == 0:
         rows = np.array([[1, 0, 0], [0, 1, 0], [0, 0, c]])
     else:
-        # (p, e, z) with e = (x, y, 0) is a basis of the integers, and the zone axis is g e + c z but for some p.
+        # (a, b, c) is g d + c z with d = (a, b, 0) / g; (-y, x, 0) and d span the plane of the first two vectors.
         x, y = _bezout(a // g, b // g)
         s, r = _bezout(g, c)
-        rows = np.array([[-b // g, a // g, 0], [-r * x, -r * y, s], [a, b, c]])
+        rows = np.array([[-y, x, 0], [-r * a // g, -r * b // g, s], [a, b, c]])
     p, q, beam = rows @ lattice
     return p, q, beam
 
@@ -166,7 +166,7 @@ def _points(flat: Floats, longest: float) -> Floats:
     return kept
 
 
-def _best_pair(plane: Floats, heights: Floats, zone: tuple[int, int, int]) -> tuple[int, int, float]:
+def _best_pair(plane: Floats, heights: Floats, zone: tuple[int, int, int], longest: float) -> tuple[int, int, float]:
     """Indices of the two sides of the best tile, and its strain."""
     length = np.linalg.norm(plane, axis=1)
     best: dict[str, tuple[float, float, int, int, float]] = {}
@@ -193,7 +193,7 @@ def _best_pair(plane: Floats, heights: Floats, zone: tuple[int, int, int]) -> tu
         found = best["strained"]
     else:
         seen = f"the best needs a strain of {smallest:.1%}" if smallest < math.inf else "its repeats are longer"
-        raise StructureError(f"zone axis {list(zone)}: no rectangular tile with sides up to {LONGEST:g} Å within a "
+        raise StructureError(f"zone axis {list(zone)}: no rectangular tile with sides up to {longest:g} Å within a "
                              f"strain of {LARGEST_STRAIN:.0%} ({seen}); choose a zone axis of lower indices")
     return found[2], found[3], found[4]
 
