@@ -15,7 +15,7 @@ from emsynth.errors import FieldError
 from emsynth.maps import plane_map, strain_map
 from emsynth.oversampling import parts
 from emsynth.reach import Reach, check_fit, fit, largest_pixel, origin, reach_of
-from emsynth.recipe import ANY, Image, Recipe, smallest
+from emsynth.recipe import Image, Recipe, SurveyWindow, largest, smallest
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
 
@@ -42,6 +42,8 @@ def fitted(drawn: Image, recipe: Image, field: Field, reach: Reach | None = None
     FieldError
         Where the window does not fit even then.
     """
+    if isinstance(recipe, SurveyWindow):
+        return _spread(drawn, recipe, field)
     if all(field.repeats):
         return drawn
     if reach is not None:
@@ -82,9 +84,33 @@ def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[
     raise FieldError(_empty(image, first, field, index))
 
 
+def _spread(drawn: Image, recipe: SurveyWindow, field: Field) -> Image:
+    """The drawn image section of a phenomenological field, whose pixels serve only a small part of all magnifications.
+
+    The pixel keeps its place between the smallest and the largest of the recipe, on a logarithmic scale, within what the
+    field serves: from its own pixel (a smaller one would show its blur) to what makes the window as wide as the field.
+    A recipe's single pixel size is kept.
+    """
+    low, high = smallest(recipe.pixel_size), largest(recipe.pixel_size)
+    own, widest = max(field.sampling), largest_pixel(drawn.size, field.extent, number(drawn.rotation))
+    name = str(field.provenance["specimen"]["structure"])
+    if low == high:
+        check_fit(recipe, field.extent, name)
+        return drawn.model_copy(update={"pixel_size": min(low, widest)}) if widest < low else drawn
+    least, most = max(low, own), min(high, widest)
+    if least > most:
+        raise FieldError(f"image.pixel_size: {low:g} to {high:g} Å does not meet what the field of {name} serves, its own "
+                         f"pixel of {own:.3g} Å to {widest:.3g} Å, at which a window of {drawn.size} px fills it; change "
+                         f"image.pixel_size, specimen.extent or image.size")
+    place = math.log(number(drawn.pixel_size) / low) / math.log(high / low)
+    return drawn.model_copy(update={"pixel_size": least * (most / least) ** place})
+
+
 def _with_detector(image: Image, field: Field, seed: int, index: int) -> Image:
-    """The image section with one detector, where it says any: each of the field's alike."""
-    if image.detector != ANY:
+    """The image section with one detector of the field's, each alike: where it says any, or one that the field's physics
+    does not offer.
+    """
+    if image.detector in field.detectors:
         return image
     chosen = int(generator(seed, index, "image.detector.any").integers(len(field.detectors)))
     return image.model_copy(update={"detector": field.detectors[chosen]})

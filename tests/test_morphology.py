@@ -57,6 +57,19 @@ def test_the_same_streams_give_the_same_specimen_and_others_another(relief: Reli
     assert not np.array_equal(made(relief.family, Streams(5, 4)).height, relief.height)
 
 
+def test_cells_reach_across_the_border() -> None:
+    """Cells of sites moved by whole pixels are the moved cells, wherever the border then lies."""
+    from emsynth.specimen._morphology_canvas import Canvas
+
+    canvas = Canvas(shape=(48, 64), step=2.0, size=20.0, coverage=0.5, aspect=1.0, spread=0.3, roughness=0.0,
+                    film=100.0, support="film", body="gold", ground="carbon", extra="silver", crystalline={},
+                    generator=lambda name: STREAMS.generator(name))
+    sites = canvas.sites("cells", 9)
+    one, other = canvas.cells(sites), canvas.cells(np.mod(sites + 2.0 * np.array([17, 29]), canvas.side))
+    assert np.array_equal(np.roll(one.owner, (17, 29), (0, 1)), other.owner)
+    np.testing.assert_allclose(np.roll(one.gap, (17, 29), (0, 1)), other.gap, atol=1e-6)
+
+
 def test_height_and_thickness_agree_for_bodies_on_a_film() -> None:
     """Where particles stand above a film of even thickness there is more material than beside them."""
     relief = made("particles", roughness=0.0, coverage=0.2, material="silica", ground="carbon")

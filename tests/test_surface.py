@@ -12,7 +12,7 @@ from emsynth.draw import Streams
 from emsynth.simulation.phantom import BAND_LIMIT
 from emsynth.simulation.surface import backscatter_coefficient, image, secondary_yield, shares, tilt_exponent
 from emsynth.specimen.morphology import MATERIALS, Morphology, Relief
-from emsynth.survey import SurfaceSem
+from emsynth.microscope import SurfaceSem
 
 STREAMS = Streams(4, 2)
 PLAIN = SurfaceSem(energy=5e3, probe_size=0.0, tilt_cap=75.0, edge=0.0, shadow=0.0, asymmetry=0.0, channelling=0.0,

@@ -1,4 +1,4 @@
-"""Microscopes whose images come from a phenomenological model: STEM and TEM at low magnification, SEM. Parameters only."""
+"""Microscopes of the phenomenological models: STEM and TEM at low magnification, SEM. Parameters only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,9 @@ class Survey(Drawable):
     weight: float = Field(1.0, ge=0, allow_inf_nan=False,
                           description="share of the fields where several microscopes are listed")
 
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the detectors."""
-        return self.detectors
-
 
 class SurveyStem(Survey):
-    """A scanning transmission microscope at low magnification: dark field (HAADF) and bright field (BF) of mass thickness.
+    """A scanning transmission microscope at low magnification: dark field (HAADF) and bright field (BF).
 
     Phenomenological: see `emsynth.simulation.phantom`.
     """
@@ -34,7 +29,7 @@ class SurveyStem(Survey):
     kind: Literal["stem_survey"] = "stem_survey"
     energy: Quantity = quantity(200e3, unit="eV", low=20e3, high=400e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=2, high=30), unit="Å", low=0, high=1e5,
-                                    about="full width at half maximum of the probe; never below 2 px of the field")
+                                    about="full width at half maximum of the probe; never below 2.4 px of the field")
     inner: Quantity = quantity(Uniform(low=50, high=80), unit="mrad", low=5, high=120, about="inner angle of HAADF")
     outer: Quantity = quantity(Uniform(low=180, high=220), unit="mrad", low=121, high=500, about="outer angle of HAADF")
     passed: Quantity = quantity(Uniform(low=0.05, high=0.4), unit="1", low=0, high=0.95,
@@ -48,7 +43,7 @@ class SurveyStem(Survey):
 
 
 class SurveyTem(Survey):
-    """A transmission microscope at low magnification with an objective aperture: absorption, diffraction, Fresnel fringes.
+    """A transmission microscope at low magnification with an objective aperture.
 
     Phenomenological: see `emsynth.simulation.phantom`.
     """
@@ -59,7 +54,7 @@ class SurveyTem(Survey):
     energy: Quantity = quantity(200e3, unit="eV", low=20e3, high=400e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=2, high=20), unit="Å", low=0, high=1e5,
                                     about="full width at half maximum of the blur by aberrations and vibration; never "
-                                          "below 2 px of the field")
+                                          "below 2.4 px of the field")
     passed: Quantity = quantity(Uniform(low=0.1, high=0.7), unit="1", low=0, high=0.95,
                                 about="part of the scattered electrons that the objective aperture lets through")
     filtered: Quantity = quantity(Uniform(low=0.0, high=0.3), unit="1", low=0, high=1,
@@ -86,8 +81,9 @@ class SurfaceSem(Survey):
     kind: Literal["sem"] = "sem"
     energy: Quantity = quantity(LogUniform(low=1e3, high=20e3), unit="eV", low=200, high=50e3, about="beam energy")
     probe_size: Quantity = quantity(LogUniform(low=8, high=60), unit="Å", low=0, high=1e6,
-                                    about="full width at half maximum of the probe; never below 2 px of the field")
-    tilt_cap: Quantity = quantity(Uniform(low=60, high=75), unit="deg", low=45, high=88, about="steeper surfaces count as this steep")
+                                    about="full width at half maximum of the probe; never below 2.4 px of the field")
+    tilt_cap: Quantity = quantity(Uniform(low=60, high=75), unit="deg", low=45, high=88,
+                                  about="steeper surfaces count as this steep")
     escape_length: Quantity = quantity(LogUniform(low=20, high=400), unit="Å", low=1, high=1e6,
                                        about="width of bright edges; never below 1.5 px of the field")
     edge: Quantity = quantity(Uniform(low=0.1, high=0.6), unit="1", low=0, high=3,
@@ -101,8 +97,8 @@ class SurfaceSem(Survey):
     azimuth: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                  about="where the detector is, from the column axis to the row axis")
     second_kind: Quantity = quantity(Uniform(low=0.3, high=1.0), unit="1", low=0, high=1,
-                                     about="share taken of the secondaries that backscattered electrons release, spread "
-                                           "over their range")
+                                     about="share taken of the secondaries that backscattered electrons release, "
+                                           "spread over their range")
     channelling: Quantity = quantity(Uniform(low=0.0, high=0.25), unit="1", low=0, high=0.8,
                                      about="how much the grains of a crystal differ in brightness")
     charging: Quantity = quantity(0.0, unit="1", low=-1, high=1,

@@ -51,13 +51,18 @@ Spectrum = NDArray[np.complex128]
 WIDTHS = (0.1, 0.25, 0.5, 1.0, 2.0)
 # Parts of the way from the column's first atom to an atom at which the probe is taken.
 FOCI = (0.0, 0.5, 1.0)
-# Amplitudes depend on depth by these powers of it: what changes soon, by the first.
-POWERS = (1 / 3, 2 / 3, 1.0, 2.0, 3.0)
+# Amplitudes depend on depth by these powers of it.
+POWERS = (1.0, 2.0, 3.0)
 # Å: side of the piece of the specimen on which columns are fitted, and of its box.
 PIECE = 10.0
 BOX = 13.0
-# Exit planes and frozen-phonon configurations of the pass over a piece.
+# Å: depths at which a lone atom's amplitude may change besides, linearly between: the interference of an atom's elastic
+# scattering with that of the next ones down the column comes and goes within 2λ/θ² (23 Å at 60 mrad and 80 kV).
+KNOTS = (3.0, 7.0, 11.0, 15.0, 20.0, 26.0, 34.0, 45.0)
+# Exit planes of the pass over a piece, at least, and how far apart they are at most in Å: nearer than the knots.
 PLANES = 16
+PLANE_STEP = 4.0
+# Frozen-phonon configurations of that pass.
 CONFIGURATIONS = 6
 # Å: thickest slice of it. The interference of an atom with the next ones down its column decides how much of a thin
 # specimen's signal is elastic, and slices of 2 Å, some with two atoms and some with none, change that by 15 %.
@@ -72,11 +77,11 @@ ALIKE = 1.3
 # Kinds with a smaller share of the columns are counted to the next one.
 RARE = 0.02
 # Ridge of the least squares, relative to the mean square of the design.
-RIDGE = 1e-4
+RIDGE = 1e-3
 # Nodes of Gauss-Hermite quadrature over the spread of the focus.
 _NODES = 7
-# Å of vacuum above and below what is simulated for a fit.
-_LEAD, _TAIL = 1.0, 1.5
+# Å of vacuum above and below what is simulated for a fit, at least.
+_LEAD, _TAIL = 0.5, 1.5
 # The fit of a column belongs to the column and not to a field: the same phonons each time.
 _STREAMS = Streams(0, 0)
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
@@ -289,6 +294,8 @@ class Response:
     ----------
     change : ndarray (detector, focus, width, power), float64
         What c of an atom at relative depth u = ζ/length has beyond a lone atom's, times the powers of u.
+    fringe : ndarray (detector, knot), float64
+        Relative change of a lone atom's amplitudes at `KNOTS`.
     length : float
         Depth in Å down to which it was fitted; deeper atoms respond like those at the end.
     residual : ndarray (detector,), float64
@@ -296,6 +303,7 @@ class Response:
     """
 
     change: Floats
+    fringe: Floats
     length: float
     residual: Floats
 
@@ -317,7 +325,7 @@ class Fitted:
 
 
 def _terms(harmonics: Harmonics, atoms: Scatterers, tilt: Floats, part: float, weights: Floats) -> Spectrum:
-    """Σ over atoms and widths, the probe at `part` of the way: weights (set, width, n) give spectra (set, rows, cols)."""
+    """Spectra (set, rows, cols) of weights (set, width, n), over atoms and widths; the probe at `part` of the way."""
     out = np.zeros((len(weights), len(harmonics.rows), len(harmonics.cols)), np.complex128)
     depth, position = atoms.at(part, tilt)
     layer = np.rint(depth / DEPTH_BIN).astype(np.int64)
@@ -424,7 +432,9 @@ def fit_lone(element: int, specimen: Specimen, microscope: Microscope, settings:
 def _least_squares(basis: Floats, seen: Floats) -> Floats:
     """Amplitudes (picture, basis) by least squares with a small ridge."""
     normal = basis @ basis.T
-    normal[np.diag_indices_from(normal)] *= 1 + RIDGE
+    diagonal = np.diag_indices_from(normal)
+    # What no atom uses (a depth below the end of every column) stays 0.
+    normal[diagonal] += RIDGE * normal[diagonal] + 1e-12 * float(np.trace(normal))
     solved: Floats = np.linalg.solve(normal, basis @ seen.T).T
     return solved
 
@@ -433,6 +443,13 @@ def _powers(atoms: Scatterers, length: float) -> Floats:
     """(power, n): powers of the depth within the column, relative to the length of the fit."""
     relative = np.clip((atoms.depth - atoms.top) / length, 0.0, 1.0)
     return np.stack([relative**power for power in POWERS])
+
+
+def _knots(atoms: Scatterers, length: float) -> Floats:
+    """(knot, n): triangles of height 1 at each of `KNOTS`, ending at its neighbours; beyond the last they die away."""
+    relative = np.clip(atoms.depth - atoms.top, 0.0, length)
+    places = (0.0, *KNOTS, 2 * KNOTS[-1] - KNOTS[-2])
+    return np.stack([np.interp(relative, places, unit) for unit in np.eye(len(places))[1:-1]])
 
 
 def _foci(tilt: Floats) -> tuple[int, ...]:
@@ -454,6 +471,8 @@ def fit_piece(atoms: Scatterers, specimen: Specimen, microscope: Microscope, set
         Amplitudes of lone atoms.
     centre : ndarray (2,)
         (row, col) of the middle of the piece in Å.
+    cached : bool
+        Whether to use the field cache.
 
     Returns
     -------
@@ -466,14 +485,17 @@ def fit_piece(atoms: Scatterers, specimen: Specimen, microscope: Microscope, set
     members = np.flatnonzero((np.abs(offset) <= PIECE / 2).all(axis=1) & (atoms.kind >= 0))
     side = _box_side(microscope, BOX)
     box = (side, side)
-    raised = float(atoms.depth[members].min()) - _LEAD
+    thin = settings.slice_thickness
+    # By whole slices, and as high as some: where atoms lie in their slices matters for what is elastic.
+    raised = max(0.0, math.floor((float(atoms.depth[members].min()) - _LEAD) / thin + 1e-9) * thin)
     piece = replace(atoms.chosen(members), position=offset[members] + side / 2, depth=atoms.depth[members] - raised,
-                    top=np.maximum(atoms.top[members] - raised, _LEAD))
-    height = float(piece.depth.max()) + _TAIL
+                    top=np.maximum(atoms.top[members] - raised, 0.0))
+    height = math.ceil((float(piece.depth.max()) + _TAIL) / thin) * thin
     cut = Atoms(numbers=piece.number, positions=np.column_stack([piece.position[:, ::-1], piece.depth]),
                 cell=[side, side, height], pbc=True)
+    kept = max(PLANES, math.ceil(height / PLANE_STEP))
     asked = settings.model_copy(update={
-        "thicknesses": PLANES, "film_thicknesses": PLANES, "oversampling": 2.0,
+        "thicknesses": kept, "film_thicknesses": kept, "oversampling": 2.0,
         "phonons": Phonons(minimum=CONFIGURATIONS, maximum=CONFIGURATIONS) if settings.phonons.maximum else
         settings.phonons})
     nearer = microscope.model_copy(update={"defocus": number(microscope.defocus) - raised})
@@ -501,6 +523,8 @@ def _fit(piece: Scatterers, image: NDArray[np.float32], planes: Floats, harmonic
     # Lone atoms first: what is fitted is what they leave.
     amplitude = np.stack([lone[z] for z in piece.number.tolist()], axis=-1)
     change: dict[int, Floats] = {k: np.zeros((detectors, len(FOCI), len(WIDTHS), len(POWERS))) for k in kinds}
+    fringe: dict[int, Floats] = {k: np.zeros((detectors, len(KNOTS))) for k in kinds}
+    knots = _knots(piece, length)
     residual = np.zeros(detectors)
     growth = []
     for plane in range(len(planes)):
@@ -510,16 +534,20 @@ def _fit(piece: Scatterers, image: NDArray[np.float32], planes: Floats, harmonic
     rest = seen - harmonics.picture(np.cumsum(np.array(growth), axis=0))
     for detector in range(detectors):
         section = amplitude[detector].sum(axis=0)
-        columns = _design(piece, slices, len(planes), harmonics, tilt, section * powers, kinds, foci)
+        columns = np.concatenate([
+            _design(piece, slices, len(planes), harmonics, tilt, section * powers, kinds, foci),
+            _fringes(piece, slices, len(planes), harmonics, tilt, knots[:, None] * amplitude[detector], kinds)])
         scale = weight / seen[:, detector].mean(axis=(1, 2))[:, None, None]
         solved = _least_squares((columns * scale).reshape(len(columns), -1),
                                 (rest[:, detector] * scale).reshape(1, -1))[0]
         left = rest[:, detector] - np.tensordot(solved, columns, axes=1)
         residual[detector] = math.sqrt(float(np.mean((left * scale) ** 2) / np.mean(weight**2)))
-        shaped = solved.reshape(len(kinds), len(foci), len(WIDTHS), len(POWERS))
+        beyond = len(kinds) * len(KNOTS)
+        shaped = solved[:-beyond].reshape(len(kinds), len(foci), len(WIDTHS), len(POWERS))
         for n, kind in enumerate(kinds):
             change[kind][detector][list(foci)] = shaped[n]
-    return {kind: Response(change[kind], length, residual) for kind in kinds}
+            fringe[kind][detector] = solved[-beyond:].reshape(len(kinds), -1)[n]
+    return {kind: Response(change[kind], fringe[kind], length, residual) for kind in kinds}
 
 
 def _design(piece: Scatterers, slices: Integers, planes: int, harmonics: Harmonics, tilt: Floats, weights: Floats,
@@ -536,6 +564,18 @@ def _design(piece: Scatterers, slices: Integers, planes: int, harmonics: Harmoni
                                                              weights[:, which])
     whole = np.cumsum(spectra, axis=4).reshape(-1, *shape[-3:])
     return harmonics.picture(whole)
+
+
+def _fringes(piece: Scatterers, slices: Integers, planes: int, harmonics: Harmonics, tilt: Floats, weights: Floats,
+             kinds: list[int]) -> Floats:
+    """As `_design`, of lone atoms' amplitudes (knot, width, n)."""
+    spectra = np.zeros((len(kinds), len(weights), planes, len(harmonics.rows), len(harmonics.cols)), np.complex128)
+    for k, kind in enumerate(kinds):
+        for plane in range(planes):
+            which = np.flatnonzero((piece.kind == kind) & (slices == plane))
+            if len(which):
+                spectra[k, :, plane] = _terms(harmonics, piece.chosen(which), tilt, 1.0, weights[..., which])
+    return harmonics.picture(np.cumsum(spectra, axis=2).reshape(-1, *spectra.shape[2:]))
 
 
 def _unit_terms(harmonics: Harmonics, atoms: Scatterers, tilt: Floats, part: float, weights: Floats) -> Spectrum:
@@ -659,7 +699,7 @@ def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, c
         band_limit=microscope.band_limit, mistilt=specimen.mistilt, entrance=specimen.entrance,
         repeats=specimen.endless, classes=class_map(specimen),
         provenance={
-            "physics": "convolution", "method": "sum of atomic responses fitted to multislice of pieces of the specimen",
+            "physics": "convolution", "method": "sum of atomic responses, fitted to multislice of pieces",
             "specimen": {"kind": specimen.kind, "structure": specimen.structure, "prototype": specimen.prototype,
                          "formula": specimen.atoms.get_chemical_formula("metal"), "thickness": specimen.thickness,
                          "mistilt": list(specimen.mistilt), **specimen.about},
@@ -681,11 +721,13 @@ def _spectra(atoms: Scatterers, fits: Fitted, harmonics: Harmonics, tilt: Floats
         which = np.flatnonzero(atoms.kind == kind)
         powers = _powers(atoms.chosen(which), response.length)
         amplitude[..., which] += np.einsum("dfwp,pn,dn->fdwn", response.change, powers, section[:, which])
+        knots = _knots(atoms.chosen(which), response.length)
+        amplitude[-1][..., which] += lone[..., which] * np.einsum("dk,kn->dn", response.fringe, knots)[:, None]
     plane = np.searchsorted(ends, atoms.depth + 1e-6)
     out = np.zeros((len(ends), len(section), len(harmonics.rows), len(harmonics.cols)), np.complex128)
     for n in range(len(ends)):
         for f, part in enumerate(FOCI):
-            which = np.flatnonzero((plane == n) & (np.ones(len(plane), bool) if f == len(FOCI) - 1 else atoms.kind >= 0))
+            which = np.flatnonzero((plane == n) & ((atoms.kind >= 0) | (f == len(FOCI) - 1)))
             if len(which) and amplitude[f][..., which].any():
                 out[n] += _terms(harmonics, atoms.chosen(which), tilt, part, amplitude[f][..., which])
     total: Spectrum = np.cumsum(out, axis=0)
@@ -739,9 +781,10 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
         if like not in held["offered"]:
             raise FieldError(
                 f"microscope.detectors: {name} ({angles[0]:g}-{angles[1]:g} mrad) is like {like} in the check of the "
-                f"convolution model, whose error was {worst:.0%} of the mean; at most {held['limit']:.0%} is allowed. "
-                f"Offered: {', '.join(held['offered'])}, with an inner angle from {checked['inner_least']:g} mrad and "
-                f"{checked['inner_least_convergences']:g} times the convergence. Remove the detector, or use multislice")
+                f"convolution model, whose relative rms error was {worst:.0%}; at most {held['limit']:.0%} is allowed. "
+                f"Offered: {', '.join(held['offered']) or 'none'}, with an inner angle from "
+                f"{checked['inner_least']:g} mrad and {checked['inner_least_convergences']:g} times the convergence. "
+                f"Remove the detector, or use multislice")
         deviation[name] = worst
     tilt, energy = float(np.hypot(*specimen.mistilt)), number(microscope.energy)
     for key, value, unit, (low, high) in (

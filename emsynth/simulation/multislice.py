@@ -85,7 +85,8 @@ def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, s
     with settled():
         image, accuracy = average(picture, settings.phonons, streams, tuple(angles), (judged,))
     return made_field(specimen, planned, microscope, image, accuracy, {
-        "detectors": tuple(angles), "band_limit": microscope.band_limit, "method": scan.method}, settings)
+        "detectors": tuple(angles), "band_limit": microscope.band_limit, "method": scan.method, "physics": scan.physics},
+        settings)
 
 
 def made_field(specimen: Specimen, planned: Plan, microscope: Instrument, image: NDArray[np.float32],
@@ -106,6 +107,7 @@ def made_field(specimen: Specimen, planned: Plan, microscope: Instrument, image:
 class _PlaneWaves:
     """Every plane wave of the aperture, and the products of what they become: all positions at once."""
 
+    physics = "multislice"
     method = "plane waves through abTEM multislice, superposed exactly (scattering matrix, interpolation 1)"
 
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:
@@ -129,6 +131,7 @@ class _PlaneWaves:
 class _Prism:
     """Every f-th plane wave of the aperture, and a window around each probe position."""
 
+    physics = "PRISM"
     method = "PRISM: every {f}-th plane wave through abTEM multislice, windows of {side:.1f} Å"
 
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:
@@ -140,8 +143,7 @@ class _Prism:
         """Pictures (thickness, detector, H, W) of one phonon configuration."""
         planned = self._planned
         exits = passage.exits(len(planned.beams), partial(_plane_waves, passage, planned.beams), self._windowed.points)
-        depths = np.array(planned.planes) * (planned.depth / planned.slices) / 2
-        return self._windowed.pictures(exits, depths)
+        return self._windowed.pictures(exits)
 
 
 def _plane_waves(passage: Passage, beams: NDArray[np.int64], batch: slice) -> NDArray[np.complex64]:
@@ -156,6 +158,7 @@ def _superposed(passage: Passage, beams: NDArray[np.int64], amplitudes: NDArray[
 class _Positions:
     """The probe itself, at Nyquist's distance over one tile: fewer waves where the tile is small."""
 
+    physics = "multislice"
     method = "probe positions through abTEM multislice, over one tile of the box"
 
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:

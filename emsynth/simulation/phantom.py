@@ -21,7 +21,7 @@ from emsynth.specimen._morphology_materials import Material, velocity
 
 if TYPE_CHECKING:
     from emsynth.specimen.morphology import Relief
-    from emsynth.survey import SurveyStem, SurveyTem
+    from emsynth.microscope import SurveyStem, SurveyTem
 
 Map = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from emsynth.specimen.base import Specimen
 # abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
 _ANTIALIAS = 3.0
 # Å: PRISM's window around a probe without aberrations and a specimen without thickness.
-_PRISM_WINDOW = 12.0
+_PRISM_WINDOW = 18.0
 # Waves that take as long as the potential of a slice, for each point of its grid (measured).
 _POTENTIAL = 8.0
 # A grid that gives each tile a whole number of points may be so much larger.
@@ -234,11 +234,11 @@ def _interpolation(planned: Plan, microscope: Microscope, settings: Simulation) 
 
 
 def prism_window(planned: Plan, microscope: Microscope, settings: Simulation) -> float:
-    """Least side in Å of PRISM's window: the probe, and what is scattered from the middle of the box to either face.
+    """Least side in Å of PRISM's window: the probe, and half of what is scattered to the largest angle on the way down.
 
     The constant is ours: with it the pictures deviate from multislice by less than 2 % (see docs/fields.md).
     """
-    spread = planned.depth * math.tan(settings.max_angle * 1e-3)
+    spread = planned.depth * math.tan(settings.max_angle * 1e-3) / 2
     return _PRISM_WINDOW + 2 * microscope.blur + spread
 
 

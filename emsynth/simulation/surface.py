@@ -21,7 +21,7 @@ from emsynth.specimen._morphology_materials import Material
 
 if TYPE_CHECKING:
     from emsynth.specimen.morphology import Relief
-    from emsynth.survey import SurfaceSem
+    from emsynth.microscope import SurfaceSem
 
 Map = NDArray[np.float64]
 
