@@ -90,8 +90,9 @@ def largest_pixel(size: int, extent: tuple[float, float], rotation: float = 0.0)
 
 
 def check_fit(image: Image, extent: tuple[float, float], name: str) -> None:
-    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit a field of `extent` Å, which is
-    infinite where the field repeats.
+    """Raise FieldError where not even the smallest pixel of a recipe lets the window fit a field of `extent` Å.
+
+    The extent is infinite where the field repeats.
     """
     least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
     if least > most * (1 + 1e-9):

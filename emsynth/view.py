@@ -85,10 +85,10 @@ def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[
 
 
 def _spread(drawn: Image, recipe: SurveyWindow, field: Field) -> Image:
-    """The drawn image section of a phenomenological field, whose pixels serve only a small part of all magnifications.
+    """The drawn image section of a phenomenological field, which serves only a small part of all magnifications.
 
-    The pixel keeps its place between the smallest and the largest of the recipe, on a logarithmic scale, within what the
-    field serves: from its own pixel (a smaller one would show its blur) to what makes the window as wide as the field.
+    The pixel keeps its place between the smallest and the largest of the recipe, on a logarithmic scale, within what
+    the field serves: from its own pixel (a smaller one would show its blur) to what makes the window as wide as the field.
     A recipe's single pixel size is kept.
     """
     low, high = smallest(recipe.pixel_size), largest(recipe.pixel_size)
@@ -99,16 +99,16 @@ def _spread(drawn: Image, recipe: SurveyWindow, field: Field) -> Image:
         return drawn.model_copy(update={"pixel_size": min(low, widest)}) if widest < low else drawn
     least, most = max(low, own), min(high, widest)
     if least > most:
-        raise FieldError(f"image.pixel_size: {low:g} to {high:g} Å does not meet what the field of {name} serves, its own "
-                         f"pixel of {own:.3g} Å to {widest:.3g} Å, at which a window of {drawn.size} px fills it; change "
-                         f"image.pixel_size, specimen.extent or image.size")
+        raise FieldError(f"image.pixel_size: {low:g} to {high:g} Å does not meet what the field of {name} serves, its "
+                         f"own pixel of {own:.3g} Å to {widest:.3g} Å, at which a window of {drawn.size} px fills it; "
+                         f"change image.pixel_size, specimen.extent or image.size")
     place = math.log(number(drawn.pixel_size) / low) / math.log(high / low)
     return drawn.model_copy(update={"pixel_size": least * (most / least) ** place})
 
 
 def _with_detector(image: Image, field: Field, seed: int, index: int) -> Image:
-    """The image section with one detector of the field's, each alike: where it says any, or one that the field's physics
-    does not offer.
+    """The image section with one detector of the field's, each alike: where it says any, or one that the field's
+    physics does not offer.
     """
     if image.detector in field.detectors:
         return image

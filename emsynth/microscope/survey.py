@@ -17,6 +17,11 @@ class Survey(Drawable):
     weight: float = Field(1.0, ge=0, allow_inf_nan=False,
                           description="share of the fields where several microscopes are listed")
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the detectors."""
+        return self.detectors
+
 
 class SurveyStem(Survey):
     """A scanning transmission microscope at low magnification: dark field (HAADF) and bright field (BF).

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -55,6 +56,18 @@ def name_of(device: Device) -> str:
     return "mkl" if mkl else "scipy"
 
 
+@contextmanager
+def transforms() -> Iterator[None]:
+    """While it lasts, SciPy's own transforms are MKL's where that is installed."""
+    if name_of("cpu") == "mkl":
+        from mkl_fft.interfaces import scipy_fft
+
+        with scipy.fft.set_backend(scipy_fft, only=True):
+            yield
+    else:
+        yield
+
+
 def backend(device: Device) -> Backend:
     """The backend of a device.
 
@@ -79,7 +92,6 @@ def _scipy() -> Backend:
 def _mkl() -> Backend:
     import mkl_fft
 
-    # Threads are limited around the simulation, as those of linear algebra are.
     return Backend("mkl", np, lambda a: mkl_fft.fft2(a, axes=(-2, -1), out=a),
                    lambda a: mkl_fft.ifft2(a, axes=(-2, -1), out=a), 8)
 

@@ -62,8 +62,9 @@ KNOTS = (3.0, 7.0, 11.0, 15.0, 20.0, 26.0, 34.0, 45.0)
 # Exit planes of the pass over a piece, at least, and how far apart they are at most in Å: nearer than the knots.
 PLANES = 16
 PLANE_STEP = 4.0
-# Frozen-phonon configurations of that pass.
-CONFIGURATIONS = 6
+# Frozen-phonon configurations of that pass: of a slab, and of an edge or a particle, whose pieces hold fewer atoms.
+CONFIGURATIONS = 12
+CONFIGURATIONS_FINITE = 24
 # Å: thickest slice of it. The interference of an atom with the next ones down its column decides how much of a thin
 # specimen's signal is elastic, and slices of 2 Å, some with two atoms and some with none, change that by 15 %.
 SLICE = 1.0
@@ -337,7 +338,7 @@ def _terms(harmonics: Harmonics, atoms: Scatterers, tilt: Floats, part: float, w
     return out
 
 
-def _vacuum(microscope: Microscope, box: tuple[float, float]) -> Floats:
+def vacuum(microscope: Microscope, box: tuple[float, float]) -> Floats:
     """What each detector sees without a specimen: the part of the bright disc that lies on it."""
     angle, azimuth = polar(beams(box, microscope), box, microscope.wavelength)
 
@@ -365,7 +366,7 @@ def _small(atoms: Atoms, specimen: Specimen, settings: Simulation) -> Specimen:
 
 def _pass(small: Specimen, microscope: Microscope, settings: Simulation, cached: bool) -> Field:
     """One small multislice pass, from the field cache where it is there."""
-    atoms = small.atoms
+    atoms: Any = small.atoms  # ASE has no types
     digest = hashlib.sha256()
     for array in (atoms.cell.array, atoms.numbers.astype(np.int64), atoms.positions):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -421,7 +422,7 @@ def fit_lone(element: int, specimen: Specimen, microscope: Microscope, settings:
     harmonics = Harmonics((side, side), microscope)
     blur = harmonics.gaussian(specimen.thermal[chemical_symbols[element]])
     seen = harmonics.picture(_harmonics_of(made.image[0], harmonics) * blur)
-    seen -= _vacuum(microscope, (side, side))[:, None, None]
+    seen -= vacuum(microscope, (side, side))[:, None, None]
     # A slice acts at its top.
     factor = harmonics.structure_factors(place[None], np.ones((1, 1)))[0]
     basis = harmonics.picture(factor * harmonics.widths * harmonics.probe(0.0)).reshape(len(WIDTHS), -1)
@@ -435,7 +436,7 @@ def _least_squares(basis: Floats, seen: Floats) -> Floats:
     diagonal = np.diag_indices_from(normal)
     # What no atom uses (a depth below the end of every column) stays 0.
     normal[diagonal] += RIDGE * normal[diagonal] + 1e-12 * float(np.trace(normal))
-    solved: Floats = np.linalg.solve(normal, basis @ seen.T).T
+    solved: Floats = np.asarray(np.linalg.solve(normal, basis @ seen.T).T, np.float64)
     return solved
 
 
@@ -494,16 +495,17 @@ def fit_piece(atoms: Scatterers, specimen: Specimen, microscope: Microscope, set
     cut = Atoms(numbers=piece.number, positions=np.column_stack([piece.position[:, ::-1], piece.depth]),
                 cell=[side, side, height], pbc=True)
     kept = max(PLANES, math.ceil(height / PLANE_STEP))
+    configurations = CONFIGURATIONS if specimen.slab else CONFIGURATIONS_FINITE
     asked = settings.model_copy(update={
         "thicknesses": kept, "film_thicknesses": kept, "oversampling": 2.0,
-        "phonons": Phonons(minimum=CONFIGURATIONS, maximum=CONFIGURATIONS) if settings.phonons.maximum else
+        "phonons": Phonons(minimum=configurations, maximum=configurations) if settings.phonons.maximum else
         settings.phonons})
     nearer = microscope.model_copy(update={"defocus": number(microscope.defocus) - raised})
     small = _small(cut, specimen, settings)
     made = _pass(small, nearer, asked, cached)
     planned = plan_for(small, nearer, asked)
     planes = np.array(planned.planes) * (planned.depth / planned.slices)
-    return _fit(piece, made.image, planes, Harmonics(box, nearer), _tilt(specimen), lone, _vacuum(nearer, box))
+    return _fit(piece, made.image, planes, Harmonics(box, nearer), _tilt(specimen), lone, vacuum(nearer, box))
 
 
 def _tilt(specimen: Specimen) -> Floats:
@@ -512,9 +514,9 @@ def _tilt(specimen: Specimen) -> Floats:
 
 
 def _fit(piece: Scatterers, image: NDArray[np.float32], planes: Floats, harmonics: Harmonics, tilt: Floats,
-         lone: dict[int, Floats], vacuum: Floats) -> dict[int, Response]:
-    detectors = len(vacuum)
-    seen = harmonics.picture(_harmonics_of(image, harmonics)) - vacuum[:, None, None]
+         lone: dict[int, Floats], background: Floats) -> dict[int, Response]:
+    detectors = len(background)
+    seen = harmonics.picture(_harmonics_of(image, harmonics)) - background[:, None, None]
     length = float(np.max(piece.depth - piece.top)) or 1.0
     powers = _powers(piece, length)
     kinds, foci = [int(k) for k in np.unique(piece.kind)], _foci(tilt)
@@ -562,7 +564,7 @@ def _design(piece: Scatterers, slices: Integers, planes: int, harmonics: Harmoni
                 if len(which):
                     spectra[k, f, :, :, plane] = _unit_terms(harmonics, piece.chosen(which), tilt, FOCI[focus],
                                                              weights[:, which])
-    whole = np.cumsum(spectra, axis=4).reshape(-1, *shape[-3:])
+    whole: Spectrum = np.cumsum(spectra, axis=4, dtype=np.complex128).reshape(-1, *shape[-3:])
     return harmonics.picture(whole)
 
 
@@ -685,12 +687,13 @@ def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, c
              about: dict[str, Any] | None = None) -> Field:
     """As `convolve`, for any detector and specimen: the errors on record are measured with it."""
     planned = plan_for(specimen, microscope, settings)
+    every: Any = specimen.atoms  # ASE has no types
     atoms, fits = fitted(specimen, microscope, settings, cached)
     harmonics = Harmonics(planned.box, microscope, planned.repeats)
     ends = np.array(planned.planes) * (planned.depth / planned.slices)
     shape = picture_shape(planned, settings.oversampling)
     image = harmonics.picture(_spectra(atoms, fits, harmonics, _tilt(specimen), ends), shape)
-    image += _vacuum(microscope, planned.box)[:, None, None]
+    image += vacuum(microscope, planned.box)[:, None, None]
     detectors = tuple(microscope.detector_angles())
     return Field(
         image=image.astype(np.float32),
@@ -701,11 +704,13 @@ def rendered(specimen: Specimen, microscope: Microscope, settings: Simulation, c
         provenance={
             "physics": "convolution", "method": "sum of atomic responses, fitted to multislice of pieces",
             "specimen": {"kind": specimen.kind, "structure": specimen.structure, "prototype": specimen.prototype,
-                         "formula": specimen.atoms.get_chemical_formula("metal"), "thickness": specimen.thickness,
+                         "formula": every.get_chemical_formula("metal"), "thickness": specimen.thickness,
                          "mistilt": list(specimen.mistilt), **specimen.about},
             "microscope": microscope.model_dump(mode="json"), "simulate": settings.model_dump(mode="json"),
             "box": [*planned.box, planned.depth], "repeats": list(planned.repeats), "atoms": len(specimen.atoms),
-            "phonon_configurations": CONFIGURATIONS if settings.phonons.maximum else 0, "standard_error": {},
+            "phonon_configurations": (
+                CONFIGURATIONS if specimen.slab else CONFIGURATIONS_FINITE) if settings.phonons.maximum else 0,
+            "standard_error": {},
             "kinds_of_column": len(fits.columns),
             "fit_residual": {name: max((float(r.residual[n]) for r in fits.columns.values()), default=0.0)
                              for n, name in enumerate(detectors)}, **(about or {})})

@@ -192,8 +192,8 @@ def to_arrays(field: Field) -> dict[str, NDArray[Any]]:
              "repeats": list(field.repeats),
              "formula": field.columns.formula, "provenance": field.provenance}
     return {"image": field.image, "class_map": field.classes, "thickness": field.thickness,
-            "column_position": field.columns.position, "column_number": field.columns.number, "column_depth": field.columns.depth,
-            "column_atoms": field.columns.count,
+            "column_position": field.columns.position, "column_number": field.columns.number,
+            "column_depth": field.columns.depth, "column_atoms": field.columns.count,
             "about": np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import abtem
@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from emsynth.draw import Streams, number
 from emsynth.microscope import Instrument, Microscope
-from emsynth.simulation.backend import backend, name_of
+from emsynth.simulation.backend import backend, name_of, transforms
 from emsynth.simulation.field import Field
 from emsynth.simulation.phonons import Accuracy, average
 from emsynth.simulation.plan import TOGETHER, Plan, Simulation, plan_for
@@ -45,7 +45,8 @@ _SETTINGS = {"fftw.planning_effort": "FFTW_ESTIMATE", "fftw.threads": 1, "device
 @contextmanager
 def settled() -> Iterator[None]:
     """While it lasts, abTEM and the libraries below it do the same each time, in one thread."""
-    with threadpool_limits(1), dask.config.set(scheduler="synchronous"), abtem.config.set(_SETTINGS):
+    # MKL is loaded before its threads are limited.
+    with transforms(), threadpool_limits(1), dask.config.set(scheduler="synchronous"), abtem.config.set(_SETTINGS):
         yield
 
 
@@ -85,8 +86,8 @@ def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, s
     with settled():
         image, accuracy = average(picture, settings.phonons, streams, tuple(angles), (judged,))
     return made_field(specimen, planned, microscope, image, accuracy, {
-        "detectors": tuple(angles), "band_limit": microscope.band_limit, "method": scan.method, "physics": scan.physics},
-        settings)
+        "detectors": tuple(angles), "band_limit": microscope.band_limit, "method": scan.method,
+        "physics": scan.physics}, settings)
 
 
 def made_field(specimen: Specimen, planned: Plan, microscope: Instrument, image: NDArray[np.float32],
@@ -234,7 +235,14 @@ def potential(atoms: Atoms, planned: Plan, damping: dict[str, float] | None = No
     """Potential of a box in the slices of a plan, on a grid `planned.refinement` times finer than the waves'."""
     rows, cols = (n * planned.refinement for n in planned.grid)
     return abtem.Potential(atoms, gpts=(cols, rows), slice_thickness=planned.depth / planned.slices,
-                           parametrization="lobato", projection="infinite", integrator=ExactProjection(damping))
+                           parametrization="lobato", projection="infinite",
+                           integrator=_projection(tuple(sorted((damping or {}).items()))))
+
+
+@lru_cache(maxsize=4)
+def _projection(damping: tuple[tuple[str, float], ...]) -> ExactProjection:
+    # It keeps the scattering factors of its grid, the same for every configuration.
+    return ExactProjection(dict(damping))
 
 
 def _displaced(specimen: Specimen, seed: int) -> Atoms:
@@ -246,19 +254,22 @@ def _displaced(specimen: Specimen, seed: int) -> Atoms:
     return atoms
 
 
-def _transmission(part: PotentialArray, planned: Plan, energy: float) -> NDArray[np.complex64]:
-    """Transmission function of a slice (x, y), band-limited, brought from the potential's grid to the waves'.
+def _transmissions(atoms: Atoms, planned: Plan, energy: float,
+                   damping: dict[str, float] | None) -> Iterator[NDArray[np.complex64]]:
+    """Transmission function of each slice (x, y), band-limited, brought from the potential's grid to the waves'.
 
     exp(iσV) has frequencies far beyond those of V. On the waves' own grid they fold back: a gold atom's scattering
     beyond 60 mrad would change by a fifth with its position on a grid of 0.1 Å. On the finer grid they do not.
     """
-    spectrum = scipy.fft.fft2(part.transmission_function(energy=energy).array[0])
-    kept = (np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in planned.grid[::-1])
-    spectrum = spectrum[np.ix_(*kept)] / np.float32(planned.refinement**2)
     sampling = (planned.box[1] / planned.grid[1], planned.box[0] / planned.grid[0])
-    spectrum *= antialias_aperture(planned.grid[::-1], sampling, np)
-    limited: NDArray[np.complex64] = scipy.fft.ifft2(spectrum).astype(np.complex64)
-    return limited
+    limit = antialias_aperture(planned.grid[::-1], sampling, np) / np.float32(planned.refinement**2)
+    kept = [np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in planned.grid[::-1]]
+    for part in potential(atoms, planned, damping).generate_slices():
+        # What is not kept along x need not be transformed along y.
+        along_x = scipy.fft.fft(part.transmission_function(energy=energy).array[0], axis=0, overwrite_x=True)[kept[0]]
+        spectrum = scipy.fft.fft(along_x, axis=1, overwrite_x=True)[:, kept[1]]
+        spectrum *= limit
+        yield scipy.fft.ifft2(spectrum, overwrite_x=True).astype(np.complex64, copy=False)
 
 
 class Passage:
@@ -289,8 +300,7 @@ class Passage:
         atoms = specimen.atoms if seed is None else _displaced(specimen, seed)
         damping = specimen.thermal if settings.phonons.model == "debye_waller" else None
         arrays = self._backend.arrays
-        self._transmission = [arrays.asarray(_transmission(part, planned, energy))
-                              for part in potential(atoms, planned, damping).generate_slices()]
+        self._transmission = [arrays.asarray(made) for made in _transmissions(atoms, planned, energy, damping)]
         # abTEM tilts the beam, not the specimen: in the frame of the columns the two are the same.
         tilt = {"base_tilt_x": specimen.mistilt[1], "base_tilt_y": specimen.mistilt[0]}
         frame = abtem.Waves(np.zeros(planned.grid[::-1], np.complex64), energy=energy, metadata=tilt,

@@ -20,8 +20,8 @@ from emsynth.microscope import wavelength
 from emsynth.specimen._morphology_materials import Material, velocity
 
 if TYPE_CHECKING:
-    from emsynth.specimen.morphology import Relief
     from emsynth.microscope import SurveyStem, SurveyTem
+    from emsynth.specimen.morphology import Relief
 
 Map = NDArray[np.float64]
 

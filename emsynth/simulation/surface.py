@@ -20,8 +20,8 @@ from emsynth.simulation.phantom import blurred, frequencies
 from emsynth.specimen._morphology_materials import Material
 
 if TYPE_CHECKING:
-    from emsynth.specimen.morphology import Relief
     from emsynth.microscope import SurfaceSem
+    from emsynth.specimen.morphology import Relief
 
 Map = NDArray[np.float64]
 
