@@ -88,8 +88,8 @@ def _spread(drawn: Image, recipe: SurveyWindow, field: Field) -> Image:
     """The drawn image section of a phenomenological field, which serves only a small part of all magnifications.
 
     The pixel keeps its place between the smallest and the largest of the recipe, on a logarithmic scale, within what
-    the field serves: from its own pixel (a smaller one would show its blur) to what makes the window as wide as the field.
-    A recipe's single pixel size is kept.
+    the field serves: from its own pixel (a smaller one would show its blur) to what makes the window as wide as the
+    field. A recipe's single pixel size is kept.
     """
     low, high = smallest(recipe.pixel_size), largest(recipe.pixel_size)
     own, widest = max(field.sampling), largest_pixel(drawn.size, field.extent, number(drawn.rotation))

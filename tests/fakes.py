@@ -61,7 +61,8 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     return Sample(
         index=index, field=number, truth=truth, distorted=rng.poisson(truth * 9).astype(np.float32),
         displacement=rng.random((2, SIZE, SIZE)).astype(np.float16), affine=rng.random((2, 3)),
-        mask=np.zeros((SIZE, SIZE), np.uint8), class_map=np.full((SIZE, SIZE), 2, np.uint8), columns=columns, drawn=recipe,
+        mask=np.zeros((SIZE, SIZE), np.uint8),
+        class_map=np.full((SIZE, SIZE), 2, np.uint8), columns=columns, drawn=recipe,
         split=("train", "val", "test")[number % 3], prototype=PROTOTYPES[number % 3], structure=f"S{number}",
         physics="fake", detector="HAADF", sampling=0.1, thickness=15.0, expected_counts=4.5, gain=1.0, black_level=0.0,
         step=1.0)

@@ -112,8 +112,8 @@ MISTAKES = {
     "word for a specimen": (SPECIMEN, "specimen: Au\n", [
         "7: specimen: 'Au' is not a mapping of keys such as {kind: crystal, structure: Au}"]),
     "unknown kind": ("kind: crystal", "kind: cristal", [
-        "7: specimen: kind 'cristal' is unknown; did you mean 'crystal'? (allowed: crystal, nanoparticle, amorphous, "
-        "mixture)"]),
+        "7: specimen: kind 'cristal' is unknown; did you mean 'crystal'? (allowed: crystal, defects, "
+        "boundary, edge, nanoparticle, layer, amorphous, morphology, mixture)"]),
     "unknown stage": ("stage: row_jitter", "stage: row_jiter", [
         f"14: distort.scan.0: stage 'row_jiter' is unknown; did you mean 'row_jitter'? {STAGES}"]),
     "stage of the other list": ("stage: row_jitter", "stage: poisson", [
@@ -138,7 +138,8 @@ MISTAKES = {
     "unknown word": ("distort:\n", "distort:\n  truth_geometry: affin\n", [
         "13: distort.truth_geometry: 'affin' is unknown; did you mean 'affine'? (allowed: affine, smooth, ideal)"]),
     "unknown detector": ("  size: 128", "  detector: ADF", [
-        "5: image.detector: 'ADF' is not a detector of the microscope; it has HAADF, LAADF, ABF, BF, and 'any' stands for all of them"]),
+        "5: image.detector: 'ADF' is not a detector of the microscope; it has HAADF, LAADF, ABF, BF, and 'any' stands "
+        "for all of them"]),
     "detector beyond the simulated angle": ("convergence: 20", "detectors: [{name: HAADF, inner: 99, outer: 250}]", [
         "11: microscope.detectors.0.outer: 250 mrad is beyond the simulated angle, simulate.max_angle 120 mrad; lower "
         "the detector's outer angle or raise simulate.max_angle (time grows with its square)"]),

@@ -10,10 +10,10 @@ import pytest
 
 from emsynth.draw import Streams
 from emsynth.errors import FieldError
+from emsynth.microscope import SurveyStem, SurveyTem
 from emsynth.simulation.phantom import BAND_LIMIT, diffraction, haadf_path, image
 from emsynth.specimen._morphology_materials import velocity
 from emsynth.specimen.morphology import MATERIALS, Morphology, Relief
-from emsynth.microscope import SurveyStem, SurveyTem
 
 STREAMS = Streams(2, 1)
 STEM = SurveyStem(diffraction=0.0, channelling=0.0).draw(STREAMS, "microscope")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from emsynth.draw import Streams
+from emsynth.microscope import SurfaceSem
 from emsynth.simulation.phantom import BAND_LIMIT
 from emsynth.simulation.surface import backscatter_coefficient, image, secondary_yield, shares, tilt_exponent
 from emsynth.specimen.morphology import MATERIALS, Morphology, Relief
-from emsynth.microscope import SurfaceSem
 
 STREAMS = Streams(4, 2)
 PLAIN = SurfaceSem(energy=5e3, probe_size=0.0, tilt_cap=75.0, edge=0.0, shadow=0.0, asymmetry=0.0, channelling=0.0,

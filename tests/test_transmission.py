@@ -148,7 +148,8 @@ def test_thermal_damping_is_the_mean_over_displacements():
     specimen = three_atoms()
     specimen.atoms.symbols[:] = "C"
     specimen = replace(specimen, thermal={"C": 0.15})
-    moving = Simulation.model_validate({"phonons": {"minimum": 240, "maximum": 240}, "max_angle": 60.0, "thicknesses": 1})
+    many = {"minimum": 240, "maximum": 240}
+    moving = Simulation.model_validate({"phonons": many, "max_angle": 60.0, "thicknesses": 1})
     damped = Simulation.model_validate({"phonons": {"model": "debye_waller"}, "max_angle": 60.0, "thicknesses": 1})
     used = scope(spherical=0.0, defocus=60.0)
     mean, elastic, still = (at_points(tem.simulate(specimen, used, s, STREAMS).image[0, 0], (90, 80))

@@ -9,13 +9,16 @@ from typing import Any
 from emsynth.distortion import Chain
 from emsynth.draw import Drawable, number
 from emsynth.sample import Sample
+from emsynth.specimen import Morphology
 
 _WIDEST = 43  # characters that fit beside the pictures
 
 
 def heading(sample: Sample) -> str:
     """``SrTiO₃ [0 0 1]``: the structure and, where it is seen along one, its zone axis."""
-    axis = getattr(sample.drawn.shown, "zone_axis", None)
+    shown = sample.drawn.shown
+    turned = getattr(shown, "orientation", "zone") == "random"
+    axis = None if turned else getattr(shown, "zone_axis", None)
     return sample.structure + (f" {_direction(axis)}" if isinstance(axis, tuple) else "")
 
 
@@ -71,6 +74,8 @@ def _specimen(sample: Sample) -> str:
     tilt = getattr(sample.drawn.shown, "mistilt", None)
     if isinstance(tilt, float) and tilt > 0:
         words.append(f"{tilt:.2g} mrad off axis")
+    if isinstance(sample.drawn.shown, Morphology):
+        words.append(f"a part of {_length(number(sample.drawn.shown.extent))}, procedural")
     strain = number(sample.drawn.image.strain)
     if strain > 0:
         words.append(f"strain ≤ {strain:.1%}")

@@ -765,6 +765,22 @@ def detector_class(angles: tuple[float, float], convergence: float) -> str:
     return "ABF" if inner > 0 or outer > 0.5 * convergence else "BF"
 
 
+def vacant(specimen: Specimen) -> float:
+    """Share of the sites within columns that hold no atom, by the spacing of each column's chief element."""
+    atoms = scatterers(specimen, {z: float(z) ** 1.7 for z in set(specimen.atoms.numbers.tolist())})
+    sites = missing = 0
+    for column in range(int(atoms.column.max(initial=-1)) + 1):
+        members = np.flatnonzero(atoms.column == column)
+        chief = int(np.bincount(atoms.number[members], weights=atoms.number[members] ** 1.7).argmax())
+        steps = np.diff(np.sort(atoms.depth[members[atoms.number[members] == chief]]))
+        if len(steps):
+            # Dumbbells along the beam have two spacings: only what is well beyond the largest usual one is a gap.
+            usual = max(float(np.quantile(steps, 0.75)), 0.5)
+            sites += len(steps) + 1
+            missing += int(np.maximum(np.rint(steps / usual) - 1, 0).sum())
+    return missing / max(1, sites + missing)
+
+
 def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float]:
     """Refuse what was not checked against multislice, or failed.
 
@@ -795,7 +811,8 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
     for key, value, unit, (low, high) in (
             ("microscope.energy", energy, "eV", checked["energy"]),
             ("specimen.mistilt", tilt, "mrad", (0.0, checked["mistilt_most"])),
-            ("specimen.thickness", specimen.thickness, "Å", (0.0, checked["thickness_most"]))):
+            ("specimen.thickness", specimen.thickness, "Å", (0.0, checked["thickness_most"])),
+            ("specimen: vacancies", vacant(specimen), "of the sites", (0.0, checked["vacant_most"]))):
         if not low - 1e-6 <= value <= high + 1e-6:
             raise FieldError(f"{key}: the convolution model was checked from {low:g} to {high:g} {unit}, and this is "
                              f"{value:g}; change it, or use multislice")

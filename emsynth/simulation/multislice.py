@@ -18,7 +18,6 @@ import scipy.fft
 from abtem.antialias import antialias_aperture
 from abtem.integrals import ScatteringFactorProjectionIntegrals
 from abtem.multislice import FresnelPropagator
-from abtem.potentials.iam import PotentialArray
 from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray

@@ -23,8 +23,8 @@ _PRISM_WINDOW = 18.0
 _POTENTIAL = 8.0
 # A grid that gives each tile a whole number of points may be so much larger.
 _WORTH = 1.1
-# The grid carries so many times the largest angle: what is scattered out of the beam's own angles to a detector's outer
-# edge needs it. Without it gold would lose 8 % of a detector that ends at that angle, with it 2 % (docs/convergence.md).
+# The grid carries so many times the largest angle: what is scattered from within the probe to a detector's outer edge
+# needs it. Without it gold would lose 8 % on a detector that ends at that angle, with it 2 % (docs/convergence.md).
 _CARRIED = 1.1
 # Å: a slab thinner than this is not among the exit planes (unless the specimen is).
 _THINNEST = 20.0

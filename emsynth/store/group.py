@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Store", "checksums", "claim", "create", "describe", "exists", "join", "open_dataset", "open_store",
            "part_name", "read_field", "read_sample", "release", "verify", "write_field", "write_shard"]
 
-_FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",), "class_map": ("class_y", "class_x"),
-               "column_position": ("column", "axis"), "column_number": ("column",), "column_depth": ("column", "end"),
-               "column_atoms": ("column",)}
+_FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",),
+               "class_map": ("class_y", "class_x"), "column_position": ("column", "axis"), "column_number": ("column",),
+               "column_depth": ("column", "end"), "column_atoms": ("column",)}
 _FIELD_UNITS = {"image": "1", "thickness": "Å", "column_position": "Å", "column_depth": "Å"}
 
 
