@@ -17,7 +17,7 @@ from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
 from emsynth.reach import check_fit
 from emsynth.recipe import Recipe, largest
-from emsynth.simulation import backend, images
+from emsynth.simulation import backend, convolution, images
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
@@ -37,6 +37,9 @@ from emsynth.view import window_of
 # What else determines the numbers of a field; another version of one of them means another field.
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
 
+# Of a field by convolution: time of its fits as wave points of multislice (of one phonon configuration, of the three
+# that a budget reckons with), and memory in GB.
+_CONVOLUTION_WORK, _CONVOLUTION_MEMORY = 1.5e9, 1.0
 # Of a phenomenological field, for each of its pixels: time as wave points of multislice, and bytes in memory.
 _SURVEY_WORK, _SURVEY_MEMORY = 250.0, 600.0
 
@@ -113,10 +116,12 @@ def outline(recipe: Recipe, field: int) -> Outline:
     bounds = [math.inf if endless else side for side, endless in zip(tile, specimen.endless, strict=True)]
     check_fit(recipe.image, (bounds[0], bounds[1]), specimen.structure)
     rows, cols = _shape(prepared, tile)
+    fast = prepared.settings.physics == "convolution"
+    work, memory = (_CONVOLUTION_WORK, _CONVOLUTION_MEMORY) if fast else (plan.work, plan.memory)
     pictures = len(plan.planes) * len(prepared.microscope.channels)
     return Outline(
         field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
-        prototype=specimen.prototype, split=split_of(specimen.prototype), work=plan.work, memory=plan.memory,
+        prototype=specimen.prototype, split=split_of(specimen.prototype), work=work, memory=memory,
         bytes=4 * rows * cols * pictures, most_columns=_most_columns(recipe, len(specimen.columns), tile),
         cached=field_cache.is_kept(prepared.digest), shape=(rows, cols))
 
@@ -231,6 +236,8 @@ def _multislice(prepared: _Pass) -> Field:
     specimen, settings, streams = prepared.specimen, prepared.settings, prepared.streams
     if isinstance(prepared.microscope, TransmissionMicroscope):
         return tem.simulate(specimen, prepared.microscope, settings, streams)
+    if settings.physics == "convolution":
+        return convolution.convolve(specimen, prepared.microscope, settings, streams)
     return multislice.simulate(specimen, prepared.microscope, settings, streams)
 
 
@@ -243,12 +250,32 @@ def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
     if isinstance(microscope, TransmissionMicroscope):
         plan = plan_transmission(specimen, microscope, asked)
     else:
+        microscope = _offered(specimen, microscope, asked)
         plan = plan_for(specimen, microscope, asked)
-    if plan.memory > asked.memory:
+    if plan.memory > asked.memory and asked.physics != "convolution":
         raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {plan.memory:.1f} GB, more "
                          f"than the allowed {asked.memory:g} GB; use a smaller box, fewer thicknesses, a "
                          f"smaller simulate.max_angle, or raise simulate.memory")
     return _Pass(specimen, microscope, asked, streams, plan, _digest(specimen, microscope, asked, streams))
+
+
+def _offered(specimen: Specimen, microscope: Microscope, asked: Simulation) -> Microscope:
+    """The microscope with the detectors that the physics offers within the deviation that is allowed.
+
+    Raises
+    ------
+    FieldError
+        Where there is none, or the specimen is beyond what was checked.
+    """
+    if asked.physics != "convolution":
+        return microscope
+    kept = microscope.model_copy(update={"detectors": convolution.offered(microscope)})
+    deviation = convolution.check_offered(specimen, kept if kept.detectors else microscope)
+    for name, found in deviation.items():
+        if found > asked.deviation:
+            raise FieldError(f"simulate.deviation: {name} by convolution deviates by {found:.1%} from multislice on record, "
+                             f"and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
+    return kept
 
 
 def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, streams: Streams) -> str:
@@ -266,6 +293,7 @@ def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, st
         "instrument": microscope.kind, "endless": list(specimen.endless), "slab": specimen.slab,
         "simulate": settings.model_dump(mode="json", exclude={"memory", "device"}),
         "backend": backend.name_of(settings.device),
+        "record": convolution.record_digest() if settings.physics == "convolution" else "",
         "seed": streams.seed, "field": streams.index,
         "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
         "platform": fingerprint(),

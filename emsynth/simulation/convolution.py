@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from emsynth.draw import Streams, number
 from emsynth.errors import FieldError
-from emsynth.microscope import Microscope
+from emsynth.microscope import Detector, Microscope
 from emsynth.provenance import fingerprint
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
@@ -817,3 +817,14 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
             raise FieldError(f"{key}: the convolution model was checked from {low:g} to {high:g} {unit}, and this is "
                              f"{value:g}; change it, or use multislice")
     return deviation
+
+
+def offered(microscope: Microscope) -> tuple[Detector, ...]:
+    """The detectors of a drawn microscope that passed the check."""
+    convergence, passed = number(microscope.convergence), record()["offered"]
+    return tuple(d for d in microscope.detectors if detector_class(d.angles(convergence), convergence) in passed)
+
+
+def record_digest() -> str:
+    """Digest of the record that is shipped."""
+    return hashlib.sha256(json.dumps(record(), sort_keys=True).encode()).hexdigest()

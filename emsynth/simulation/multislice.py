@@ -233,6 +233,8 @@ def _phases(order: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[n
 def potential(atoms: Atoms, planned: Plan, damping: dict[str, float] | None = None) -> abtem.Potential:
     """Potential of a box in the slices of a plan, on a grid `planned.refinement` times finer than the waves'."""
     rows, cols = (n * planned.refinement for n in planned.grid)
+    atoms = atoms.copy()
+    atoms.cell[2, 2] = planned.depth
     return abtem.Potential(atoms, gpts=(cols, rows), slice_thickness=planned.depth / planned.slices,
                            parametrization="lobato", projection="infinite",
                            integrator=_projection(tuple(sorted((damping or {}).items()))))

@@ -21,6 +21,10 @@ _ANTIALIAS = 3.0
 _PRISM_WINDOW = 18.0
 # Waves that take as long as the potential of a slice, for each point of its grid (measured).
 _POTENTIAL = 8.0
+# Å: atoms whose heights differ by less lie in one plane; and how much thicker than asked for a slice may be, where that
+# gives each plane its own.
+_PLANE = 0.3
+_THICKER = 1.1
 # A grid that gives each tile a whole number of points may be so much larger.
 _WORTH = 1.1
 # The grid carries so many times the largest angle: what is scattered from within the probe to a detector's outer edge
@@ -87,6 +91,8 @@ class Simulation(Drawable):
                                 "the error of cubic splines below 0.1 % of the range up to the band edge")
     physics: Literal["multislice", "prism", "convolution"] = Field(
         "multislice", description="prism and convolution are approximations, with their deviation on record")
+    deviation: float = Field(0.10, gt=0, le=1, description="largest relative rms deviation from multislice that an "
+                             "approximation may have on record, on each detector")
     device: Literal["cpu", "gpu"] = Field("cpu", description="gpu needs CuPy")
     memory: float = Field(3.0, gt=0, json_schema_extra={"unit": "GB"}, description="most memory that one pass may plan "
                           "for [GB]")
@@ -117,7 +123,7 @@ class Plan:
     slices : int
         Slices of equal thickness.
     depth : float
-        Height of the box in Å.
+        Height of all slices together in Å: that of the box, or a little more.
     planes : tuple of int
         Numbers of slices after which the exit waves are kept.
     beams : ndarray (n, 2), int
@@ -206,10 +212,10 @@ def plan_for(specimen: Specimen, microscope: Microscope, settings: Simulation) -
         Where a detector reaches beyond `settings.max_angle`.
     """
     check_angles(microscope, settings)
-    x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
+    x, y = (float(side) for side in specimen.atoms.cell.lengths()[:2])
     _check_box(min(x, y), specimen.structure, microscope)
     step = microscope.wavelength / (_ANTIALIAS * _CARRIED * settings.max_angle * 1e-3)
-    slices, kept = _slices(specimen, settings)
+    slices, depth, kept = _slices(specimen, settings)
     outer = max(angles[1] for angles in microscope.detector_angles().values())
     disc = math.pi * (outer * 1e-3 / microscope.wavelength) ** 2 * x * y
     whole = beams((y, x), microscope)
@@ -277,9 +283,9 @@ def plan_transmission(specimen: Specimen, microscope: TransmissionMicroscope, se
     if aperture > settings.max_angle + 1e-9:
         raise FieldError(f"microscope.aperture: {aperture:g} mrad is beyond the simulated {settings.max_angle:g} mrad; "
                          f"raise simulate.max_angle or lower the aperture")
-    x, y, depth = (float(side) for side in specimen.atoms.cell.lengths())
+    x, y = (float(side) for side in specimen.atoms.cell.lengths()[:2])
     step = microscope.wavelength / (_ANTIALIAS * settings.max_angle * 1e-3)
-    slices, kept = _slices(specimen, settings)
+    slices, depth, kept = _slices(specimen, settings)
     disc = math.pi * (aperture * 1e-3 / microscope.wavelength) ** 2 * x * y
     return Plan((y, x), specimen.repeats, _grid((y, x), step, specimen.repeats),
                 max(1, math.ceil(step / _FINE_TRANSMISSION - 1e-9)), slices, depth, kept, np.zeros((1, 2), np.int64),
@@ -295,11 +301,31 @@ def _grid(box: tuple[float, float], step: float, repeats: tuple[int, int]) -> tu
     return rows, cols
 
 
-def _slices(specimen: Specimen, settings: Simulation) -> tuple[int, tuple[int, ...]]:
-    """Number of slices, and after which of them the waves are kept."""
+def _slices(specimen: Specimen, settings: Simulation) -> tuple[int, float, tuple[int, ...]]:
+    """Number of slices, their depth together in Å, and after which of them the waves are kept."""
     depth = float(specimen.atoms.cell.lengths()[2])
-    slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
-    return slices, _exit_planes(specimen, slices, depth / slices, settings)
+    repeat = specimen.about.get("beam_repeat")
+    if repeat is None or not specimen.slab:
+        slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
+        return slices, depth, _exit_planes(specimen, slices, depth / slices, settings)
+    step = repeat / _slices_per_repeat(specimen, repeat, settings.slice_thickness)
+    slices = math.ceil(depth / step - 1e-9)
+    return slices, slices * step, _exit_planes(specimen, slices, step, settings)
+
+
+def _slices_per_repeat(specimen: Specimen, repeat: float, thickness: float) -> int:
+    """Slices in one repeat along the beam: as many as its atomic planes, or as parts of these, where that comes near.
+
+    Slices of any thickness hold now two planes and now none, and the scattering of planes that lie in one slice adds up
+    as if they were at one height: silicon along [110], in slices of 2 Å, would be 15 % off in a thin slab.
+    """
+    levels = np.sort(np.mod(specimen.atoms.positions[:, 2] - specimen.entrance, repeat))
+    planes = max(1, int(np.sum(np.diff(levels) > _PLANE)) + int(levels[0] + repeat - levels[-1] > _PLANE))
+    wanted = max(1, math.ceil(repeat / (_THICKER * thickness) - 1e-9))
+    for parts in (planes * n for n in range(1, wanted + 1)):
+        if wanted <= parts <= 2 * wanted:
+            return parts
+    return wanted
 
 
 def _exit_planes(specimen: Specimen, slices: int, step: float, settings: Simulation) -> tuple[int, ...]:
