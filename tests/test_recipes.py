@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from emsynth import specimen
 from emsynth.document import shipped_folders
@@ -54,17 +55,63 @@ def test_recipes_name_their_schema_in_the_first_line():
         assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
 
 
-def test_stem_hd_is_what_the_readme_says():
-    """18 passes over 18 structures, a particle and a film among them, all three splits, honest phonons."""
-    recipe = Recipe.load("stem_hd")
+SIX = ("stem_hd", "tem_hd", "sem_hd", "stem_ld", "tem_ld", "sem_ld")
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_every_field_of_a_shipped_recipe_can_be_made(name):
+    """Before anything is simulated: structures that build, windows that fit, memory within 4 GB, all three splits."""
+    recipe = Recipe.load(name)
     found = [outline(recipe, field) for field in range(recipe.fields)]
     assert recipe.samples == 2048
-    assert len({o.structure for o in found}) == len(found) == 18
-    assert {o.kind for o in found} == {"crystal", "nanoparticle", "amorphous"}
     assert {o.split for o in found} == {"train", "val", "test"}
-    assert recipe.simulate.phonons.tolerance <= 0.10
-    crystals = sum(o.kind == "crystal" for o in found) / len(found)
-    assert crystals * float(recipe.image.perfect) <= 0.40
+    assert max(o.memory for o in found) < 3.4
+    assert not any(reserved(o.prototype) for o in found)
+    assert len({(o.kind, o.structure) for o in found}) > recipe.fields / 2
+
+
+@pytest.mark.parametrize("name", ["stem_hd", "tem_hd"])
+def test_few_samples_are_perfectly_periodic(name):
+    """At most 40 %: a clean crystal, without a strain or thickness map; counted over the samples themselves."""
+    recipe = Recipe.load(name)
+    perfect = 0
+    for sample in range(recipe.fields * 8):
+        drawn = recipe.draw(sample)
+        member = drawn.specimen.members[0]
+        clean = member.contamination is None or not member.contamination.share
+        perfect += member.specimen.kind == "crystal" and clean and drawn.image.perfect == 1
+    assert perfect <= 0.4 * recipe.fields * 8
+
+
+def test_kinds_of_specimen_of_the_high_magnification_recipes():
+    """Crystals, what is wrong with crystals, particles, layers and films, in both."""
+    for name in ("stem_hd", "tem_hd"):
+        kinds = {member.specimen.kind for member in Recipe.load(name).specimen.members}
+        assert kinds == {"crystal", "defects", "boundary", "edge", "nanoparticle", "layer", "amorphous"}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"specimen": {"kind": "morphology"}}, "specimen: kind 'morphology' cannot be simulated by kind 'multislice'"),
+    ({"microscope": {"kind": "sem"}}, "microscope: kind 'sem' does not go with simulate.kind 'multislice'; use a"),
+    ({"simulate": {"kind": "phenomenological"}}, "specimen: kind 'crystal' cannot be simulated by kind 'phenomenolog"),
+])
+def test_physics_that_do_not_go_together_are_refused(change, said):
+    made = {"name": "x", "samples": 1, "fields": 1, "specimen": {"kind": "crystal", "structure": "Au"}, **change}
+    with pytest.raises(ValidationError, match=said):
+        Recipe.model_validate(made)
+
+
+def test_a_drawn_mixture_keeps_what_lies_on_its_specimen():
+    """Layers and physics stand in the drawn recipe; drawing it again changes nothing, and the atoms are the same."""
+    recipe = Recipe.load("tem_hd")
+    field = next(j for j in range(recipe.fields)
+                 if (layers := recipe.draw_field(j).member.contamination) is not None and layers.share == 1)
+    drawn = recipe.draw(field)
+    member = drawn.specimen.members[0]
+    assert member.contamination.share == 1
+    again = Recipe.model_validate_json(drawn.model_dump_json())
+    assert again == drawn
+    assert outline(again, field).digest == outline(recipe, field).digest
 
 
 def test_a_drawn_recipe_is_a_recipe():

@@ -30,7 +30,7 @@ from emsynth.simulation.field import Field
 from emsynth.simulation.phonons import Accuracy, average
 from emsynth.simulation.plan import TOGETHER, Plan, Simulation, plan_for
 from emsynth.simulation.prism import Windowed
-from emsynth.simulation.scattering import Probe, Scan, products, reciprocal
+from emsynth.simulation.scattering import Probe, Scan, reciprocal
 from emsynth.specimen.base import Specimen
 from emsynth.specimen.classes import class_map
 
@@ -124,7 +124,7 @@ class _PlaneWaves:
             own = planned.beams[group]
             exits = passage.exits(len(own), partial(_plane_waves, passage, own), points.flat)
             for plane, waves in enumerate(exits):
-                series[plane] += probe.series(number_of_class, products(waves, points))
+                series[plane] += probe.series(number_of_class, waves, points)
         return probe.picture(series)
 
 

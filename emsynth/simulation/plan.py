@@ -19,6 +19,8 @@ from emsynth.specimen.base import Specimen
 _ANTIALIAS = 3.0
 # Å: PRISM's window around a probe without aberrations and a specimen without thickness.
 _PRISM_WINDOW = 18.0
+# Time of the product of two waves at one point of the detectors, as wave points (one matrix product, half of the pairs).
+_PRODUCT = 0.01
 # Waves that take as long as the potential of a slice, for each point of its grid (measured).
 _POTENTIAL = 8.0
 # Å: atoms whose heights differ by less lie in one plane; and how much thicker than asked for a slice may be, where that
@@ -158,7 +160,9 @@ class Plan:
         The potential of a slice, on its finer grid, takes as long as `_POTENTIAL` waves through that many points.
         """
         waves = (self.positions or len(self.beams)) + _POTENTIAL * self.refinement**2
-        return float(waves) * self.slices * self.grid[0] * self.grid[1]
+        through = float(waves) * self.slices * self.grid[0] * self.grid[1]
+        pairs = 0.0 if self.positions else float(sum(len(group) ** 2 for group in self.wave_classes()))
+        return through + _PRODUCT * pairs * self.carried * len(self.planes)
 
     def wave_classes(self) -> list[NDArray[np.int64]]:
         """Beams grouped so that within a group all differences are reciprocal lattice vectors of the tile."""
@@ -171,8 +175,8 @@ class Plan:
         together = min(TOGETHER, self.positions) or max(len(group) for group in self.wave_classes())
         waves = 8.0 * len(self.planes) * together * self.carried
         transmission = (8.0 * self.slices + 40.0 * self.refinement**2) * self.grid[0] * self.grid[1]
-        # Of one plane: products on four detectors, their weights, where they belong, and working copies.
-        products = 0.0 if self.positions else (4 * 8.0 + 96.0) * together**2
+        # Of one plane: what one detector sees of the waves, and some of the pairs with their weights.
+        products = 0.0 if self.positions else 8.0 * together * self.carried + 100.0 * min(together**2, 4e6)
         return (waves + transmission + products) / 1e9
 
 

@@ -4,23 +4,34 @@ With every f-th wave along each axis, the waves that they make at r are probes a
 box/f, away. A window around r keeps the one (Ophus, Adv. Struct. Chem. Imaging 3, 13, 2017): f² times fewer waves go
 through the specimen, for an error from the probe's tails and from what is scattered beyond the window. To propagate the
 exit waves back to the middle of the specimen first, where they are narrower, was tried: it changes next to nothing.
+
+The sum over the waves at r has a period of one window in r, and each point of the exit plane is within the window of
+one r in a period: with f times a whole number of positions, the sums of one period are those of all positions. They are
+made as two products of matrices, along columns and along rows: f² times fewer sums than one for each position and each
+point of its window (ours). `prism.json` keeps the errors against multislice; see `prism_check` and docs/prism.md.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from emsynth.draw import number
+from emsynth.errors import FieldError
 from emsynth.microscope import Microscope
 from emsynth.simulation.plan import Plan, polar, positions, smooth_number, soft_disc
 from emsynth.simulation.scattering import amplitude, series_to_picture
 
-# Probe positions along each axis whose windows are summed together: they share most of their points.
-_BLOCK = 6
+# Rows of probe positions that are summed together: the waves are read once for all of them.
+_ROWS = 8
 
 
 class Windowed:
@@ -39,6 +50,8 @@ class Windowed:
     ----------
     points : ndarray (n,), int64
         Indices into the plan's flattened (row, col) Fourier grid of the exit waves that are needed.
+    counts : tuple of int
+        Probe positions along (row, col) of the box: f times a whole number, at least `plan.positions`.
     """
 
     def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
@@ -62,6 +75,17 @@ class Windowed:
             soft_disc(angle, azimuth, high * 1e-3, (sides[0], sides[1]), microscope.wavelength)
             - soft_disc(angle, azimuth, low * 1e-3, (sides[0], sides[1]), microscope.wavelength)
             for low, high in microscope.detector_angles().values()]).astype(np.float32)
+        # |.|² of both parts of a complex number.
+        self._twice = np.repeat(self._weight.reshape(len(self._weight), -1), 2, axis=1).T
+        rows_needed, cols_needed = positions(plan)
+        self._period = (-(-rows_needed // f), -(-cols_needed // f))
+        self.counts = (f * self._period[0], f * self._period[1])
+        # Beams in units of 1/window, those of one column together.
+        coarse = plan.beams // f
+        self._order = np.lexsort((coarse[:, 0], coarse[:, 1]))
+        self._beams = coarse[self._order]
+        edges = np.flatnonzero(np.diff(self._beams[:, 1], prepend=self._beams[0, 1] - 1, append=self._beams[-1, 1] + 1))
+        self._columns = [slice(start, stop) for start, stop in pairwise(edges.tolist())]
 
     def pictures(self, exits: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Pictures of the whole box.
@@ -75,52 +99,64 @@ class Windowed:
         -------
         ndarray (plane, detector, H, W), float32
         """
-        counts = positions(self._plan)
-        out = np.empty((len(exits), len(self._weight), *counts), np.float32)
-        for plane, waves in enumerate(exits):
-            out[plane] = self._signals(self._in_space(waves), counts)
+        out = np.stack([self.signals(waves) for waves in exits])
         return series_to_picture(out, self._plan, self._microscope, self._oversampling)
 
-    def _in_space(self, waves: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """The waves in real space (beam, rows, cols)."""
-        made = np.zeros((len(waves), *self._grid), np.complex64)
-        for wave, spectrum in zip(made, waves, strict=True):
-            wave[self._held] = spectrum.reshape(self._counts)
+    def signals(self, exits: NDArray[np.complex64]) -> NDArray[np.float32]:
+        """Signal of each detector at each probe position (detector, rows, cols), from exit waves (beam, n)."""
+        waves = self._in_space(exits)
+        out = np.zeros((len(self._weight), *self.counts), np.float32)
+        nodes, shares = foci(self._plan, self._microscope)
+        for node, share in zip(nodes, shares, strict=True):
+            weights = amplitude(self._plan, self._microscope, float(node))[self._order]
+            for start in range(0, self._period[0], _ROWS):
+                rows = range(start, min(self._period[0], start + _ROWS))
+                for row, partial in zip(rows, self._along_rows(waves, weights, rows), strict=True):
+                    out[:, row::self._period[0]] += np.float32(share) * self._windows(row, partial)
+        return out
+
+    def _in_space(self, exits: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        """The waves in real space (beam, rows, cols), beams of one column after another."""
+        made = np.zeros((len(exits), *self._grid), np.complex64)
+        for wave, beam in zip(made, self._order, strict=True):
+            wave[self._held] = exits[beam].reshape(self._counts)
             wave[:] = scipy.fft.ifft2(wave, norm="forward")
         return made
 
-    def _signals(self, waves: NDArray[np.complex64], counts: tuple[int, int]) -> NDArray[np.float32]:
-        """Signal of each detector with the probe at each position, (detector, *counts)."""
-        out = np.zeros((len(self._weight), *counts))
-        nodes, shares = foci(self._plan, self._microscope)
-        amplitudes = np.stack([amplitude(self._plan, self._microscope, float(node)) for node in nodes])
-        for rows in _blocks(counts[0]):
-            for cols in _blocks(counts[1]):
-                out[:, rows, cols] = self._block(waves, (rows, cols), counts, amplitudes, shares)
-        return out.astype(np.float32)
+    def _along_rows(self, waves: NDArray[np.complex64], weights: NDArray[np.complex128],
+                    rows: range) -> NDArray[np.complex64]:
+        """Sums over the beams of each column with the probe in some rows of the period (row, column, grid)."""
+        phase = np.exp(-2j * np.pi * np.outer(np.array(rows) / self._period[0], self._beams[:, 0]))
+        factors = (phase * weights).astype(np.complex64)
+        flat = waves.reshape(len(waves), -1)
+        out = np.empty((len(rows), len(self._columns), flat.shape[1]), np.complex64)
+        for number_of_column, held in enumerate(self._columns):
+            out[:, number_of_column] = factors[:, held] @ flat[held]
+        return out
 
-    def _block(self, waves: NDArray[np.complex64], block: tuple[slice, slice], counts: tuple[int, int],
-               amplitudes: NDArray[np.complex128], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Positions in points of the box's grid, and the corner of each one's window.
-        at = [np.arange(part.start, part.stop) * n / count
-              for part, n, count in zip(block, self._grid, counts, strict=True)]
-        corner = [np.floor(place).astype(np.int64) - n // 2 for place, n in zip(at, self._window, strict=True)]
-        union = [np.arange(first[0], first[-1] + n) for first, n in zip(corner, self._window, strict=True)]
-        some = waves[:, (union[0] % self._grid[0])[:, None], union[1] % self._grid[1]]
-        phases = [np.exp(-2j * np.pi * np.outer(place / n, self._plan.beams[:, axis]))
-                  for axis, (place, n) in enumerate(zip(at, self._grid, strict=True))]
-        total = np.zeros((len(self._weight), len(at[0]), len(at[1])))
-        for held, share in zip(amplitudes, shares, strict=True):
-            weights = (held * phases[0][:, None] * phases[1]).reshape(-1, len(held)).astype(np.complex64)
-            summed = (weights @ some.reshape(len(held), -1)).reshape(len(at[0]), len(at[1]), *some.shape[1:])
-            windows = np.empty((len(at[0]), len(at[1]), *self._window), np.complex64)
-            for i, row in enumerate(corner[0] - union[0][0]):
-                for j, col in enumerate(corner[1] - union[1][0]):
-                    windows[i, j] = summed[i, j, row:row + self._window[0], col:col + self._window[1]]
-            spectrum = scipy.fft.fft2(windows, norm="forward", overwrite_x=True)
-            power = (spectrum.real**2 + spectrum.imag**2).reshape(len(at[0]), len(at[1]), -1)
-            total += share * np.moveaxis(power @ self._weight.T, -1, 0)
-        return total
+    def _windows(self, row: int, partial: NDArray[np.complex64]) -> NDArray[np.float32]:
+        """Signals (detector, f, positions) of all positions in one row of each period."""
+        f, (high, wide) = self._plan.interpolation, self._window
+        first = np.array([self._beams[held.start, 1] for held in self._columns])
+        phase = np.exp(-2j * np.pi * np.outer(np.arange(self._period[1]) / self._period[1], first))
+        waves = (phase.astype(np.complex64) @ partial).reshape(-1, *self._grid)
+        windows = np.empty((self._period[1], f, f, high, wide), np.complex64)
+        top = self._corner(row, 0)
+        for col, wave in enumerate(waves):
+            # Around the f² positions that are a period apart, the windows share the box out among them.
+            turned = np.roll(wave, (-top, -self._corner(col, 1)), axis=(0, 1))
+            windows[col] = turned.reshape(f, high, f, wide).swapaxes(1, 2)
+        spectrum = scipy.fft.fft2(windows, norm="forward", overwrite_x=True)
+        parts = spectrum.reshape(-1, high * wide).view(np.float32)
+        np.square(parts, out=parts)
+        seen = (parts @ self._twice).reshape(self._period[1], f, f, -1)
+        # (position in the period, period along rows, along columns, detector)
+        signals: NDArray[np.float32] = seen.transpose(3, 1, 2, 0).reshape(len(self._weight), f, -1)
+        return signals
+
+    def _corner(self, position: int, axis: int) -> int:
+        """First point of the window around a position in the first period."""
+        return position * self._window[axis] // self._period[axis] - self._window[axis] // 2
 
 
 def foci(plan: Plan, microscope: Microscope, error: float = 3e-3) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -148,5 +184,63 @@ def foci(plan: Plan, microscope: Microscope, error: float = 3e-3) -> tuple[NDArr
     return mean + spread * at, weight
 
 
-def _blocks(count: int) -> list[slice]:
-    return [slice(start, min(count, start + _BLOCK)) for start in range(0, count, _BLOCK)]
+@cache
+def record() -> dict[str, Any]:
+    """The errors against multislice on specimens that the window was not chosen on."""
+    read: dict[str, Any] = json.loads((files("emsynth.simulation") / "prism.json").read_text("utf-8"))
+    return read
+
+
+def detector_class(angles: tuple[float, float], convergence: float) -> str:
+    """Which of the checked detectors one is like: HAADF, LAADF, ABF or BF.
+
+    Parameters
+    ----------
+    angles : tuple of float
+        Inner and outer angle in mrad.
+    convergence : float
+        Convergence semi-angle in mrad.
+    """
+    inner, outer = angles
+    if inner >= record()["checked"]["inner_least"] - 1e-6:
+        return "HAADF"
+    if inner >= convergence:
+        return "LAADF"
+    return "ABF" if inner > 0 or outer > 0.5 * convergence else "BF"
+
+
+def check_offered(microscope: Microscope) -> dict[str, float]:
+    """Refuse what was not checked against multislice, or failed.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        Drawn microscope.
+
+    Returns
+    -------
+    dict
+        Largest relative rms deviation on record, for each detector.
+
+    Raises
+    ------
+    FieldError
+        Naming the detector with its error on record, or a probe wider than those that were checked.
+    """
+    held, convergence = record(), number(microscope.convergence)
+    width, widest = microscope.wavelength / (convergence * 1e-3), float(held["checked"]["probe_widest"])
+    if width > widest * 1.001:
+        raise FieldError(f"microscope.convergence: {convergence:g} mrad makes a probe λ/α = {width:.2f} Å wide, and "
+                         f"PRISM was checked up to {widest:.2f} Å; raise the convergence to at least "
+                         f"{microscope.wavelength / widest * 1e3:.3g} mrad, or use physics: multislice")
+    deviation = {}
+    for name, angles in microscope.detector_angles().items():
+        like = detector_class(angles, convergence)
+        worst = float(held["worst"][like])
+        if like not in held["offered"]:
+            raise FieldError(
+                f"microscope.detectors: {name} ({angles[0]:g}-{angles[1]:g} mrad) is like {like} in the check of "
+                f"PRISM, whose relative rms error was {worst:.1%}; at most {held['limit']:.0%} is allowed. Offered: "
+                f"{', '.join(held['offered']) or 'none'}. Remove the detector, or use physics: multislice")
+        deviation[name] = worst
+    return deviation

@@ -17,6 +17,7 @@ tiles in the box.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ from numpy.typing import NDArray
 from emsynth.draw import number
 from emsynth.microscope import Microscope
 from emsynth.simulation.plan import Plan, picture_shape, polar, positions, soft_disc
+
+
+# Pairs of waves that are worked on together, and up to how many their weights are kept.
+_BLOCK_PAIRS, _KEPT_PAIRS = 2_000_000, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -56,29 +61,6 @@ def reciprocal(plan: Plan, microscope: Microscope) -> Reciprocal:
     return Reciprocal(used, weight[:, used].astype(np.float32))
 
 
-def products(waves: NDArray[np.complex64], points: Reciprocal) -> NDArray[np.complex64]:
-    """Scattering products M(k, k') of each detector.
-
-    Parameters
-    ----------
-    waves : ndarray (wave, n), complex64
-        Amplitude of each scattered wave of one class at the points of reciprocal space.
-    points : Reciprocal
-        Those points with their detector weights.
-
-    Returns
-    -------
-    ndarray (detector, pair), complex64
-        The pairs (k, k'), k' running fastest.
-    """
-    out = np.empty((len(points.weight), len(waves) ** 2), np.complex64)
-    for row, weight in zip(out, points.weight, strict=True):
-        seen = np.flatnonzero(weight)
-        lit = waves[:, seen]
-        np.matmul(lit * weight[seen], lit.conj().T, out=row.reshape(len(waves), len(waves)))
-    return out
-
-
 class Probe:
     """How pairs of plane waves add up to a picture, for one microscope.
 
@@ -94,36 +76,57 @@ class Probe:
 
     def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
         self.shape = picture_shape(plan, oversampling)
-        tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
-        self._slots, self._weights = [], []
-        for group in plan.wave_classes():
-            first, second = np.repeat(group, len(group)), np.tile(group, len(group))
-            harmonic = (plan.beams[second] - plan.beams[first]) // np.asarray(plan.repeats)
-            wrapped = harmonic % np.asarray(self.shape)
-            self._slots.append(wrapped[:, 0] * self.shape[1] + wrapped[:, 1])
-            self._weights.append(_coherence(plan, microscope, first, second) * _source(harmonic, tile, microscope))
+        self._plan, self._microscope = plan, microscope
+        self._tile = (plan.box[0] / plan.repeats[0], plan.box[1] / plan.repeats[1])
+        self._groups = plan.wave_classes()
+        few = sum(len(group) ** 2 for group in self._groups) <= _KEPT_PAIRS
+        # The same for every plane and configuration; of very many pairs they are worked out anew.
+        self._kept = [list(self._blocks(group)) for group in self._groups] if few else None
 
-    def series(self, group: int, products: NDArray[np.complex64]) -> NDArray[np.complex128]:
+    def series(self, group: int, waves: NDArray[np.complex64], points: Reciprocal) -> NDArray[np.complex128]:
         """What one class of waves adds to the Fourier series of the pictures.
 
         Parameters
         ----------
         group : int
             Number of the class in `Plan.wave_classes`.
-        products : ndarray (detector, pair), complex64
-            Its scattering products.
+        waves : ndarray (wave, n), complex64
+            Amplitude of each scattered wave of the class at the points of reciprocal space.
+        points : Reciprocal
+            Those points with their detector weights.
 
         Returns
         -------
         ndarray (detector, H·W), complex128
+            Its inverse transform has the right real part: of two pairs (k, k') and (k', k) one is left out, and the
+            other counts twice.
         """
-        size, slot, weight = self.shape[0] * self.shape[1], self._slots[group], self._weights[group]
-        out = np.empty((len(products), size), np.complex128)
-        for row, pairs in zip(out, products, strict=True):
-            terms = pairs * weight
-            row.real = np.bincount(slot, terms.real, size)
-            row.imag = np.bincount(slot, terms.imag, size)
+        size = self.shape[0] * self.shape[1]
+        out = np.zeros((len(points.weight), size), np.complex128)
+        for row, weight in zip(out, points.weight, strict=True):
+            seen = np.flatnonzero(weight)
+            lit = np.ascontiguousarray(waves[:, seen])
+            for rows, slot, share in self._kept[group] if self._kept else self._blocks(self._groups[group]):
+                # The conjugate of M(k, k') for all k of the rows, from the first of them on for k'.
+                pairs = ((lit[rows].conj() * weight[seen]) @ lit[rows.start:].T).conj().ravel() * share
+                row.real += np.bincount(slot, pairs.real, size)
+                row.imag += np.bincount(slot, pairs.imag, size)
         return out
+
+    def _blocks(self, group: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.complex128]]]:
+        """Some rows of the pairs at a time: which, where each pair belongs, and its weight."""
+        step = max(1, _BLOCK_PAIRS // len(group))
+        for start in range(0, len(group), step):
+            rows = slice(start, min(len(group), start + step))
+            first, second = np.repeat(group[rows], len(group) - start), np.tile(group[start:], rows.stop - start)
+            harmonic = (self._plan.beams[second] - self._plan.beams[first]) // np.asarray(self._plan.repeats)
+            wrapped = harmonic % np.asarray(self.shape)
+            weight = _coherence(self._plan, self._microscope, first, second)
+            weight *= _source(harmonic, self._tile, self._microscope)
+            # Pairs within the rows come twice as it is.
+            twice = np.ones(len(group) - start)
+            twice[rows.stop - start:] = 2.0
+            yield rows, wrapped[:, 0] * self.shape[1] + wrapped[:, 1], weight * np.tile(twice, rows.stop - start)
 
     def picture(self, series: NDArray[np.complex128]) -> NDArray[np.float32]:
         """Pictures (..., H, W) of one tile, fraction of the beam, from their whole Fourier series (..., H·W)."""
