@@ -10,8 +10,8 @@ from conftest import microscope
 from emsynth.errors import FieldError
 from emsynth.microscope import Detector
 from emsynth.simulation import prism, prism_check
-from emsynth.simulation.plan import Simulation, plan_for, polar, positions, soft_disc
-from emsynth.simulation.scattering import amplitude
+from emsynth.simulation.plan import Simulation, plan_for, positions
+from emsynth.simulation.scattering import amplitude, reciprocal
 from emsynth.specimen.base import Columns, Specimen
 
 DETECTORS = tuple(Detector(name=name, inner=inner, outer=outer)
@@ -26,25 +26,20 @@ def planned(scope, sides=(38.5, 41.0), depth=5.0):
         "physics": "prism", "max_angle": 60.0, "phonons": {"minimum": 0, "maximum": 0}}))
 
 
-def directly(plan, scope, points, exits, place):
+def directly(plan, scope, windowed, exits, place):
     """Signals with the probe at `place` in Å: the window cut out of the sum of all waves, one after another."""
-    f, sides = plan.interpolation, np.array(plan.box) / plan.interpolation
-    shape = prism.Windowed(plan, scope, 4.0)._window
+    f, sides, shape = plan.interpolation, np.array(plan.box) / plan.interpolation, windowed.window
     index = np.stack([np.rint(np.fft.fftfreq(n) * n)[part] for n, part in
-                      zip(plan.grid, np.divmod(points, plan.grid[1]), strict=True)], axis=1)
+                      zip(plan.grid, np.divmod(windowed.points, plan.grid[1]), strict=True)], axis=1)
     first = [int(np.floor(at / side * n + 1e-9)) - n // 2 for at, side, n in zip(place, sides, shape, strict=True)]
     rows, cols = ((start + np.arange(n)) / (n * f) for start, n in zip(first, shape, strict=True))
     waves = [np.exp(2j * np.pi * np.outer(axis, index[:, n])) for n, axis in enumerate((rows, cols))]
-    own = np.stack(np.meshgrid(*(np.rint(np.fft.fftfreq(n) * n) for n in shape), indexing="ij"), -1).reshape(-1, 2)
-    angle, azimuth = polar(own, tuple(sides), scope.wavelength)
     seen = np.zeros(len(DETECTORS))
     for focus, share in zip(*prism.foci(plan, scope), strict=True):
         probe = amplitude(plan, scope, focus) * np.exp(-2j * np.pi * plan.beams @ (place / np.array(plan.box)))
         window = (waves[0] * (probe @ exits)) @ waves[1].T
         power = np.abs(np.fft.fft2(window, norm="forward").ravel()) ** 2
-        for n, (low, high) in enumerate(scope.detector_angles().values()):
-            ring = [soft_disc(angle, azimuth, edge * 1e-3, tuple(sides), scope.wavelength) for edge in (high, low)]
-            seen[n] += share * power @ (ring[0] - ring[1])
+        seen += share * windowed.weight @ power
     return seen
 
 
@@ -60,7 +55,7 @@ def test_sums_of_a_period_are_those_of_each_position():
     made = windowed.signals(exits)
     for row, col in ((0, 0), (1, windowed.counts[1] - 1), (windowed.counts[0] // 2 + 7, 13)):
         place = np.array([row, col]) / windowed.counts * plan.box
-        expected = directly(plan, scope, windowed.points, exits.astype(np.complex128), place)
+        expected = directly(plan, scope, windowed, exits.astype(np.complex128), place)
         assert np.abs(made[:, row, col] - expected).max() < 1e-5 * made.max()
 
 
@@ -75,6 +70,16 @@ def test_without_a_specimen_the_detectors_share_out_the_beam():
     everything, scattered = windowed.pictures(exits[None])[0]
     assert np.allclose(everything, 1.0, atol=1e-4)
     assert np.abs(scattered).max() < 1e-6
+
+
+def test_detectors_are_as_large_as_on_the_grid_of_the_box():
+    """Small discs too, whose border would be one in ten of their points; and no point counts more than once."""
+    scope = microscope(detectors=DETECTORS)
+    plan = planned(scope)
+    weight, points = prism.Windowed(plan, scope, 4.0).weight, reciprocal(plan, scope)
+    assert weight.sum(axis=1) == pytest.approx(points.weight.sum(axis=1) / plan.interpolation**2, rel=1e-5)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
 
 
 def test_what_failed_in_the_check_is_refused(monkeypatch):

@@ -52,6 +52,10 @@ class Windowed:
         Indices into the plan's flattened (row, col) Fourier grid of the exit waves that are needed.
     counts : tuple of int
         Probe positions along (row, col) of the box: f times a whole number, at least `plan.positions`.
+    window : tuple of int
+        Points of a window along (row, col).
+    weight : ndarray (detector, n), float32
+        Part of each point of a window's flattened Fourier grid that lies on each detector.
     """
 
     def __init__(self, plan: Plan, microscope: Microscope, oversampling: float) -> None:
@@ -60,23 +64,18 @@ class Windowed:
         outer = max(edge for _, edge in microscope.detector_angles().values()) * 1e-3
         # The grid of a window, as many points as the detectors' angles need, and of the box: f windows.
         sides = [side / f for side in plan.box]
-        self._window = tuple(smooth_number(2 * math.ceil(outer * side / microscope.wavelength) + 3) for side in sides)
-        self._grid = tuple(n * f for n in self._window)
+        rows, cols = (smooth_number(2 * math.ceil(outer * side / microscope.wavelength) + 3) for side in sides)
+        self.window = (rows, cols)
+        self._grid = tuple(n * f for n in self.window)
         index = [np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in self._grid]
         held = [axis[np.abs(axis) <= n // 2 - 1] for axis, n in zip(index, plan.grid, strict=True)]
         self._held = np.ix_(held[0] % self._grid[0], held[1] % self._grid[1])
-        rows, cols = (axis % n for axis, n in zip(held, plan.grid, strict=True))
-        self.points = (rows[:, None] * plan.grid[1] + cols).ravel()
+        row, col = (axis % n for axis, n in zip(held, plan.grid, strict=True))
+        self.points = (row[:, None] * plan.grid[1] + col).ravel()
         self._counts = (len(held[0]), len(held[1]))
-        own = [np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in self._window]
-        seen = np.stack([part.ravel() for part in np.meshgrid(*own, indexing="ij")], axis=1)
-        angle, azimuth = polar(seen, (sides[0], sides[1]), microscope.wavelength)
-        self._weight = np.stack([
-            soft_disc(angle, azimuth, high * 1e-3, (sides[0], sides[1]), microscope.wavelength)
-            - soft_disc(angle, azimuth, low * 1e-3, (sides[0], sides[1]), microscope.wavelength)
-            for low, high in microscope.detector_angles().values()]).astype(np.float32)
+        self.weight = detector_weights(microscope, self.window, (sides[0], sides[1]), f)
         # |.|² of both parts of a complex number.
-        self._twice = np.repeat(self._weight.reshape(len(self._weight), -1), 2, axis=1).T
+        self._twice = np.repeat(self.weight, 2, axis=1).T
         rows_needed, cols_needed = positions(plan)
         self._period = (-(-rows_needed // f), -(-cols_needed // f))
         self.counts = (f * self._period[0], f * self._period[1])
@@ -105,7 +104,7 @@ class Windowed:
     def signals(self, exits: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Signal of each detector at each probe position (detector, rows, cols), from exit waves (beam, n)."""
         waves = self._in_space(exits)
-        out = np.zeros((len(self._weight), *self.counts), np.float32)
+        out = np.zeros((len(self.weight), *self.counts), np.float32)
         nodes, shares = foci(self._plan, self._microscope)
         for node, share in zip(nodes, shares, strict=True):
             weights = amplitude(self._plan, self._microscope, float(node))[self._order]
@@ -136,7 +135,7 @@ class Windowed:
 
     def _windows(self, row: int, partial: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Signals (detector, f, positions) of all positions in one row of each period."""
-        f, (high, wide) = self._plan.interpolation, self._window
+        f, (high, wide) = self._plan.interpolation, self.window
         first = np.array([self._beams[held.start, 1] for held in self._columns])
         phase = np.exp(-2j * np.pi * np.outer(np.arange(self._period[1]) / self._period[1], first))
         waves = (phase.astype(np.complex64) @ partial).reshape(-1, *self._grid)
@@ -151,12 +150,57 @@ class Windowed:
         np.square(parts, out=parts)
         seen = (parts @ self._twice).reshape(self._period[1], f, f, -1)
         # (position in the period, period along rows, along columns, detector)
-        signals: NDArray[np.float32] = seen.transpose(3, 1, 2, 0).reshape(len(self._weight), f, -1)
+        signals: NDArray[np.float32] = seen.transpose(3, 1, 2, 0).reshape(len(self.weight), f, -1)
         return signals
 
     def _corner(self, position: int, axis: int) -> int:
         """First point of the window around a position in the first period."""
-        return position * self._window[axis] // self._period[axis] - self._window[axis] // 2
+        return position * self.window[axis] // self._period[axis] - self.window[axis] // 2
+
+
+def detector_weights(microscope: Microscope, window: tuple[int, int], sides: tuple[float, float],
+                     interpolation: int) -> NDArray[np.float32]:
+    """Detectors on the Fourier grid of a window, each edge where it takes in the area that it does on the box's grid.
+
+    A disc of few points is up to 2 % larger or smaller than the same on the f times finer grid, and a bright-field
+    picture with it, unless its edge is moved by a small part of a point.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        Drawn microscope.
+    window : tuple of int
+        Points of a window along (row, col).
+    sides : tuple of float
+        Its sides in Å.
+    interpolation : int
+        f: windows in the box, along each axis.
+
+    Returns
+    -------
+    ndarray (detector, n), float32
+    """
+    discs = {}
+    for edge in {edge for edges in microscope.detector_angles().values() for edge in edges}:
+        box = (sides[0] * interpolation, sides[1] * interpolation)
+        whole = _disc(edge * 1e-3, (window[0] * interpolation, window[1] * interpolation), box, microscope.wavelength)
+        area, step = whole.sum() / interpolation**2, microscope.wavelength / min(sides)
+        low, high = edge * 1e-3 - step, edge * 1e-3 + step
+        for _ in range(30):
+            middle = (low + high) / 2
+            disc = _disc(middle, window, sides, microscope.wavelength)
+            low, high = (middle, high) if disc.sum() < area else (low, middle)
+        discs[edge] = disc if edge > 0 else np.zeros(math.prod(window))
+    rings = [discs[high] - discs[low] for low, high in microscope.detector_angles().values()]
+    return np.stack(rings).astype(np.float32)
+
+
+def _disc(edge: float, points: tuple[int, int], sides: tuple[float, float], wavelength: float) -> NDArray[np.float64]:
+    """Part of each point of a Fourier grid within an angle in rad."""
+    own = [np.rint(np.fft.fftfreq(n) * n).astype(np.int64) for n in points]
+    index = np.stack([part.ravel() for part in np.meshgrid(*own, indexing="ij")], axis=1)
+    angle, azimuth = polar(index, sides, wavelength)
+    return soft_disc(angle, azimuth, edge, sides, wavelength)
 
 
 def foci(plan: Plan, microscope: Microscope, error: float = 3e-3) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -41,11 +41,11 @@ def particle() -> Specimen:
         "support_thickness": 10.0, "film": "seamless", "box": 40.5}).build(Streams(5, 0))
 
 
-def edge() -> Specimen:
-    """Strontium titanate against vacuum."""
+def edge(structure: str, box: float) -> Specimen:
+    """A crystal against vacuum."""
     from emsynth.specimen.edge import Edge
 
-    return Edge.model_validate({"structure": "SrTiO3", "zone_axis": (0, 0, 1), "thickness": 20.0, "box": 39.0,
+    return Edge.model_validate({"structure": structure, "zone_axis": (0, 0, 1), "thickness": 20.0, "box": box,
                                 "vacuum": 12.0, "steps": 1}).build(Streams(5, 0))
 
 
@@ -68,7 +68,10 @@ class Case:
 
 CASES = (
     Case("GaAs [001] 20 Å, a twentieth vacant", vacancies, scope(80e3, 22.0, 70.0, focal_spread=20.0, source_size=0.4)),
-    Case("SrTiO3 [001] 20 Å, an edge", edge, scope(80e3, 24.0, 50.0, coma=400.0, astigmatism=10.0, source_size=0.7)),
+    Case("SrTiO3 [001] 20 Å, an edge", lambda: edge("SrTiO3", 39.0),
+         scope(80e3, 24.0, 50.0, coma=400.0, astigmatism=10.0, source_size=0.7)),
+    Case("MgO [001] 20 Å, an edge, defocus -60 Å, coma 500 Å", lambda: edge("MgO", 44.0),
+         scope(80e3, 23.0, 60.0, defocus=-60.0, coma=500.0, astigmatism=15.0)),
     Case("Au icosahedron 14 Å on 10 Å of carbon", particle, scope(80e3, 27.0, defocus=10.0, focal_spread=30.0)),
 )
 
