@@ -273,8 +273,8 @@ def _offered(specimen: Specimen, microscope: Microscope, asked: Simulation) -> M
     deviation = convolution.check_offered(specimen, kept if kept.detectors else microscope)
     for name, found in deviation.items():
         if found > asked.deviation:
-            raise FieldError(f"simulate.deviation: {name} by convolution deviates by {found:.1%} from multislice on record, "
-                             f"and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
+            raise FieldError(f"simulate.deviation: {name} by convolution deviates by {found:.1%} from multislice on "
+                             f"record, and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
     return kept
 
 

@@ -82,14 +82,16 @@ def measure(specimens: int) -> Throughput:
 
 def report(found: Throughput) -> str:
     """A page of Markdown."""
-    used = ", ".join(f"{name} {version}" for name, version in versions().items() if name in ("emsynth", "numpy", "scipy"))
+    used = ", ".join(f"{name} {versions()[name]}" for name in ("emsynth", "numpy", "scipy"))
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.kinds.items()))
     return f"""# Frames of high-resolution TEM
 
-Written by `python -m benchmarks.speed.transmission`. One core, {used}, transforms by {name_of('cpu')}; processor time.
+Written by `python -m benchmarks.speed.transmission`. One core, {used}, transforms by {name_of('cpu')};
+processor time.
 
-{found.specimens} different specimens of `tem_hd` ({kinds}; boxes of 50 to 60 Å, half of them contaminated), each with a
-through-focus series of {FOCI} images under a drawn microscope: {found.frames} frames of {FRAME}² px, {found.distinct} of them different.
+{found.specimens} different specimens of `tem_hd` ({kinds};
+boxes of 50 to 60 Å, half of them contaminated), each with a through-focus series of {FOCI} images under a drawn
+microscope: {found.frames} frames of {FRAME}² px, {found.distinct} of them different.
 One pass through the mean potential (`phonons: {{model: debye_waller}}`, elastic scattering only); each frozen-phonon
 configuration that `tem_hd` averages costs as much again.
 
@@ -98,8 +100,9 @@ configuration that `tem_hd` averages costs as much again.
 | specimens | {found.specimens_per_hour:,.0f} |
 | frames of {FRAME}² px | {found.frames_per_hour:,.0f} |
 
-A specimen takes {found.simulated / found.specimens:.2f} s: building its atoms, its potential in slices of 2 Å, the exit wave,
-ten or more foci for the spread of each image. Cutting its {FOCI} frames takes {found.cut / found.specimens:.2f} s more.
+A specimen takes {found.simulated / found.specimens:.2f} s: building its atoms, its potential in slices of 2 Å, the exit
+wave, ten or more foci for the spread of each image. Cutting its {FOCI} frames takes {found.cut / found.specimens:.2f} s
+more.
 """
 
 

@@ -17,7 +17,7 @@ from emsynth.specimen.base import Specimen
 
 # abTEM band-limits waves and transmission functions to 2/3 of Nyquist: the largest angle is λ/(3d).
 _ANTIALIAS = 3.0
-# Å: PRISM's window around a probe without aberrations and a specimen without thickness.
+# Å: window of PRISM around a probe without aberrations, for a specimen without thickness.
 _PRISM_WINDOW = 18.0
 # Time of the product of two waves at one point of the detectors, as wave points (one matrix product, half of the pairs).
 _PRODUCT = 0.01

@@ -27,7 +27,6 @@ from emsynth.draw import number
 from emsynth.microscope import Microscope
 from emsynth.simulation.plan import Plan, picture_shape, polar, positions, soft_disc
 
-
 # Pairs of waves that are worked on together, and up to how many their weights are kept.
 _BLOCK_PAIRS, _KEPT_PAIRS = 2_000_000, 4_000_000
 
