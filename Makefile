@@ -7,7 +7,7 @@ KERNEL_TESTS := tests/test_distortion_*.py
 # CI adds `bench`, so that the torch reference runs too: make test EXTRAS=dev,bench
 EXTRAS := dev
 
-.PHONY: build test check kernels tests bench gallery schema clean
+.PHONY: build test check kernels tests bench gallery atlas schema clean
 
 build: $(VENV)/.installed
 	$(BIN)/emsynth build recipes/stem_hd.yaml --resume
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed-dev
 
 gallery: $(VENV)/.installed
 	$(BIN)/python -m emsynth.preview.gallery docs/images/gallery.png
+
+atlas: $(VENV)/.installed
+	$(BIN)/python -m emsynth.preview.atlas docs/images
 
 schema: $(VENV)/.installed
 	$(BIN)/emsynth schema > recipes/recipe.schema.json

@@ -19,7 +19,7 @@ from emsynth.specimen.base import Specimen
 _ANTIALIAS = 3.0
 # Å: window of PRISM around a probe without aberrations, for a specimen without thickness.
 _PRISM_WINDOW = 18.0
-# Time of the product of two waves at one point of the detectors, as wave points (one matrix product, half of the pairs).
+# Time of the product of two waves at one point of the detectors, as wave points (a matrix product, half of the pairs).
 _PRODUCT = 0.01
 # Waves that take as long as the potential of a slice, for each point of its grid (measured).
 _POTENTIAL = 8.0

@@ -1,6 +1,6 @@
 """PRISM against plain multislice, on specimens that its window was not chosen on.
 
-``python -m emsynth.simulation.prism_check`` runs both on every case of `CASES` (about ten minutes of one core) and
+``python -m emsynth.simulation.prism_check`` runs both on every case of `CASES` (four minutes of one core) and
 writes ``prism.json``, which decides what `prism.check_offered` lets through. Boxes are the smallest that two windows
 fit into, where PRISM deviates most.
 """
