@@ -17,7 +17,7 @@ from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
 from emsynth.reach import check_fit
 from emsynth.recipe import Recipe, largest
-from emsynth.simulation import backend, convolution, images
+from emsynth.simulation import backend, convolution, images, prism
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
@@ -37,6 +37,8 @@ from emsynth.view import window_of
 # What else determines the numbers of a field; another version of one of them means another field.
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
 
+# What an approximation was checked with is part of what it gives.
+_RECORDS = {"multislice": str, "prism": prism.record_digest, "convolution": convolution.record_digest}
 # Of a field by convolution: time of its fits as wave points of multislice (of one phonon configuration, of the three
 # that a budget reckons with), and memory in GB.
 _CONVOLUTION_WORK, _CONVOLUTION_MEMORY = 1.5e9, 1.0
@@ -267,13 +269,17 @@ def _offered(specimen: Specimen, microscope: Microscope, asked: Simulation) -> M
     FieldError
         Where there is none, or the specimen is beyond what was checked.
     """
-    if asked.physics != "convolution":
+    if asked.physics == "multislice":
         return microscope
-    kept = microscope.model_copy(update={"detectors": convolution.offered(microscope)})
-    deviation = convolution.check_offered(specimen, kept if kept.detectors else microscope)
+    kept = microscope
+    if asked.physics == "convolution":
+        kept = microscope.model_copy(update={"detectors": convolution.offered(microscope)})
+        deviation = convolution.check_offered(specimen, kept if kept.detectors else microscope)
+    else:
+        deviation = prism.check_offered(microscope)
     for name, found in deviation.items():
         if found > asked.deviation:
-            raise FieldError(f"simulate.deviation: {name} by convolution deviates by {found:.1%} from multislice on "
+            raise FieldError(f"simulate.deviation: {name} by {asked.physics} deviates by {found:.1%} from multislice on "
                              f"record, and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
     return kept
 
@@ -293,7 +299,7 @@ def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, st
         "instrument": microscope.kind, "endless": list(specimen.endless), "slab": specimen.slab,
         "simulate": settings.model_dump(mode="json", exclude={"memory", "device"}),
         "backend": backend.name_of(settings.device),
-        "record": convolution.record_digest() if settings.physics == "convolution" else "",
+        "record": _RECORDS[settings.physics](),
         "seed": streams.seed, "field": streams.index,
         "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
         "platform": fingerprint(),

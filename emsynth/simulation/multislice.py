@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import abtem
@@ -29,7 +30,7 @@ from emsynth.simulation.backend import backend, name_of, transforms
 from emsynth.simulation.field import Field
 from emsynth.simulation.phonons import Accuracy, average
 from emsynth.simulation.plan import TOGETHER, Plan, Simulation, plan_for
-from emsynth.simulation.prism import Windowed
+from emsynth.simulation.prism import Windowed, detector_class, record
 from emsynth.simulation.scattering import Probe, Scan, reciprocal
 from emsynth.specimen.base import Specimen
 from emsynth.specimen.classes import class_map
@@ -86,7 +87,7 @@ def simulate(specimen: Specimen, microscope: Microscope, settings: Simulation, s
         image, accuracy = average(picture, settings.phonons, streams, tuple(angles), (judged,))
     return made_field(specimen, planned, microscope, image, accuracy, {
         "detectors": tuple(angles), "band_limit": microscope.band_limit, "method": scan.method,
-        "physics": scan.physics}, settings)
+        "physics": scan.physics, **scan.about}, settings)
 
 
 def made_field(specimen: Specimen, planned: Plan, microscope: Instrument, image: NDArray[np.float32],
@@ -107,7 +108,7 @@ def made_field(specimen: Specimen, planned: Plan, microscope: Instrument, image:
 class _PlaneWaves:
     """Every plane wave of the aperture, and the products of what they become: all positions at once."""
 
-    physics = "multislice"
+    physics, about = "multislice", MappingProxyType[str, Any]({})
     method = "plane waves through abTEM multislice, superposed exactly (scattering matrix, interpolation 1)"
 
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:
@@ -137,6 +138,9 @@ class _Prism:
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:
         self._planned = planned
         self._windowed = Windowed(planned, microscope, settings.oversampling)
+        classes = {name: detector_class(angles, number(microscope.convergence))
+                   for name, angles in microscope.detector_angles().items()}
+        self.about = {"deviation": {name: record()["worst"][like] for name, like in classes.items()}}
         self.method = self.method.format(f=planned.interpolation, side=min(planned.box) / planned.interpolation)
 
     def picture(self, passage: Passage) -> NDArray[np.float32]:
@@ -158,7 +162,7 @@ def _superposed(passage: Passage, beams: NDArray[np.int64], amplitudes: NDArray[
 class _Positions:
     """The probe itself, at Nyquist's distance over one tile: fewer waves where the tile is small."""
 
-    physics = "multislice"
+    physics, about = "multislice", MappingProxyType[str, Any]({})
     method = "probe positions through abTEM multislice, over one tile of the box"
 
     def __init__(self, planned: Plan, microscope: Microscope, settings: Simulation) -> None:

@@ -249,7 +249,7 @@ def _interpolation(planned: Plan, microscope: Microscope, settings: Simulation) 
 def prism_window(planned: Plan, microscope: Microscope, settings: Simulation) -> float:
     """Least side in Å of PRISM's window: the probe, and half of what is scattered to the largest angle on the way down.
 
-    The constant is ours: with it the pictures deviate from multislice by less than 2 % (see docs/fields.md).
+    The constant is ours: with it the pictures deviate from multislice by less than 2 % (see docs/prism.md).
     """
     spread = planned.depth * math.tan(settings.max_angle * 1e-3) / 2
     return _PRISM_WINDOW + 2 * microscope.blur + spread

@@ -13,6 +13,7 @@ point of its window (ours). `prism.json` keeps the errors against multislice; se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from functools import cache
@@ -288,3 +289,8 @@ def check_offered(microscope: Microscope) -> dict[str, float]:
                 f"{', '.join(held['offered']) or 'none'}. Remove the detector, or use physics: multislice")
         deviation[name] = worst
     return deviation
+
+
+def record_digest() -> str:
+    """Digest of the record that is shipped."""
+    return hashlib.sha256(json.dumps(record(), sort_keys=True).encode()).hexdigest()
