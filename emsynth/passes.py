@@ -38,7 +38,7 @@ from emsynth.view import window_of
 _DETERMINING = ("abtem", "ase", "numpy", "scipy", "pyfftw")
 
 # What an approximation was checked with is part of what it gives.
-_RECORDS = {"multislice": str, "prism": prism.record_digest, "convolution": convolution.record_digest}
+_RECORDS = {"prism": prism.record_digest, "convolution": convolution.record_digest}
 # Of a field by convolution: time of its fits as wave points of multislice (of one phonon configuration, of the three
 # that a budget reckons with), and memory in GB.
 _CONVOLUTION_WORK, _CONVOLUTION_MEMORY = 1.5e9, 1.0
@@ -279,8 +279,8 @@ def _offered(specimen: Specimen, microscope: Microscope, asked: Simulation) -> M
         deviation = prism.check_offered(microscope)
     for name, found in deviation.items():
         if found > asked.deviation:
-            raise FieldError(f"simulate.deviation: {name} by {asked.physics} deviates by {found:.1%} from multislice on "
-                             f"record, and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
+            raise FieldError(f"simulate.deviation: {name} by {asked.physics} deviates by {found:.1%} from multislice "
+                             f"on record, and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
     return kept
 
 
@@ -299,7 +299,7 @@ def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, st
         "instrument": microscope.kind, "endless": list(specimen.endless), "slab": specimen.slab,
         "simulate": settings.model_dump(mode="json", exclude={"memory", "device"}),
         "backend": backend.name_of(settings.device),
-        "record": _RECORDS[settings.physics](),
+        "record": _RECORDS[settings.physics]() if settings.physics in _RECORDS else "",
         "seed": streams.seed, "field": streams.index,
         "versions": {name: importlib.metadata.version(name) for name in _DETERMINING},
         "platform": fingerprint(),
