@@ -20,6 +20,7 @@ from emsynth.simulation import plan
 from emsynth.simulation.multislice import ExactProjection, potential, simulate
 from emsynth.simulation.plan import Simulation, beams, plan_for, smooth_number
 from emsynth.simulation.scattering import reciprocal
+from emsynth.specimen import Member
 
 STATIC = {"phonons": {"minimum": 0, "maximum": 0}, "max_angle": 120.0}
 STREAMS = Streams(1, 0)
@@ -282,3 +283,40 @@ def test_wavelength_of_published_values():
     """Kirkland (2020), table 2.2."""
     assert wavelength(200e3) == pytest.approx(0.02508, abs=1e-5)
     assert wavelength(80e3) == pytest.approx(0.04176, abs=1e-5)
+
+
+@pytest.mark.parametrize("member", [
+    {"specimen": {"kind": "crystal", "structure": "Si", "zone_axis": [0, 1, 1], "thickness": 40.0}},
+    {"specimen": {"kind": "crystal", "structure": "Si", "zone_axis": [0, 1, 1], "thickness": 40.0},
+     "contamination": {"share": 1, "thickness": 30}},
+    {"specimen": {"kind": "edge", "structure": "Au", "zone_axis": [0, 1, 1], "thickness": 40.0, "box": 28}},
+    {"specimen": {"kind": "defects", "structure": "Si", "zone_axis": [0, 1, 1], "thickness": 40.0, "exit_steps": 2}},
+    {"specimen": {"kind": "boundary", "structure": "Cu", "zone_axis": [1, -1, 0], "plane": [1, 1, 1],
+                  "thickness": 40.0}},
+], ids=["crystal", "contaminated", "edge", "steps", "twin"])
+def test_a_slice_holds_one_atomic_plane(member):
+    """Away from its borders, whatever was done to the crystal: else two planes scatter as one now and then."""
+    specimen = Member.model_validate(member).drawn_for(Streams(5, 0), "specimen").build(Streams(5, 0))
+    planned = plan_for(specimen, microscope(), static())
+    step = planned.depth / planned.slices
+    height = specimen.atoms.positions[:, 2]
+    if specimen.grain is not None:
+        height = height[specimen.grain >= 0]
+    assert step < 2.2
+    # Thermal displacements are a tenth of an Å: none crosses a border.
+    assert np.abs(height / step - np.rint(height / step)).min() * step > 0.2
+    levels = np.unique(np.round(height, 1))
+    assert len(np.unique(np.floor(levels / step))) >= len(levels) - 1
+
+
+def test_edges_between_slices_are_what_hurts():
+    """Silicon along [110] in slices that hold its planes, and in such as do not, against a fine reference."""
+    made = {"kind": "crystal", "structure": "Si", "zone_axis": [0, 1, 1], "thickness": 23.0, "minimum_box": 11.0}
+    specimen = Member.model_validate({"specimen": made}).drawn_for(Streams(5, 0), "specimen").build(Streams(5, 0))
+    scope = microscope()
+    loose = replace(specimen, about={})
+    fine, aligned, arbitrary = (simulate(s, scope, static(slice_thickness=t, max_angle=110.0), STREAMS).image[-1, 0]
+                                for s, t in ((specimen, 0.5), (specimen, 2.0), (loose, 2.0)))
+    errors = [float(np.sqrt(np.mean((image - fine) ** 2)) / fine.mean()) for image in (aligned, arbitrary)]
+    assert errors[0] < 0.04
+    assert errors[1] > 2 * errors[0]

@@ -8,6 +8,7 @@ import abtem
 import dask
 import numpy as np
 import pytest
+from ase import Atoms
 from conftest import three_atoms
 
 from emsynth.draw import Streams
@@ -17,6 +18,7 @@ from emsynth.simulation import plan, tem
 from emsynth.simulation.multislice import potential
 from emsynth.simulation.plan import Simulation, plan_transmission
 from emsynth.simulation.transfer import Lens, finished
+from emsynth.specimen.base import Columns, Specimen
 
 STATIC = Simulation.model_validate({"phonons": {"minimum": 0, "maximum": 0}, "max_angle": 60.0, "thicknesses": 1})
 STREAMS = Streams(1, 0)
@@ -155,3 +157,28 @@ def test_thermal_damping_is_the_mean_over_displacements():
     mean, elastic, still = (at_points(tem.simulate(specimen, used, s, STREAMS).image[0, 0], (90, 80))
                             for s in (moving, damped, STATIC))
     assert np.abs(elastic - mean).max() < 0.5 * np.abs(still - mean).max()
+
+
+def test_a_tilted_specimen_is_seen_from_its_entrance():
+    """An atom at depth z appears displaced by -tilt·z, whatever lies below it: exit planes do not move the image."""
+    atoms = Atoms("AuSi", positions=[(8.0, 9.0, 2.0), (8.0, 9.0, 38.0)], cell=[16, 18, 40], pbc=True)
+    tilted = Specimen(atoms, (18.0, 16.0), Columns.none(), {"Au": 0.08, "Si": 0.08}, (12.0, -7.0), "defects", "two",
+                      "two", 40.0, slab=True)
+    settings = STATIC.model_copy(update={"film_thicknesses": 4, "slice_thickness": 1.0})
+    used = scope(spherical=0.0, defocus=60.0, aperture=30.0)
+    field = tem.simulate(tilted, used, settings, STREAMS)
+    for depth, image in zip(field.thickness, field.image[:, 0], strict=True):
+        power = np.abs(image - 1.0) ** 4  # gold alone, the bright one
+        rows, cols = (np.arange(n) * step for n, step in zip(image.shape, field.sampling, strict=True))
+        seen = np.array([(power.sum(1) * rows).sum(), (power.sum(0) * cols).sum()]) / power.sum()
+        meant = np.array([9.0 - 0.012 * 2.0, 8.0 + 0.007 * 2.0])
+        assert np.abs(seen - meant).max() < 0.06, depth
+
+
+def test_the_illumination_takes_no_electron():
+    """Partial coherence changes contrast and not the mean; a strong object, far from focus, with large Cs."""
+    waves = random_waves(lens_and_plan()[0])
+    sharp, blurred = (lens_and_plan(defocus=550.0, spherical=1e7, illumination=spread)[0].images(waves)[0, 0]
+                      for spread in (0.0, 0.5))
+    assert blurred.mean() == pytest.approx(sharp.mean(), rel=1e-4)
+    assert blurred.std() < 0.8 * sharp.std()

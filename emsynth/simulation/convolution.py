@@ -79,6 +79,8 @@ ALIKE = 1.3
 RARE = 0.02
 # Ridge of the least squares, relative to the mean square of the design.
 RIDGE = 1e-3
+# Å: widest probe of the check, λ/α, and most blur by defocus and spherical aberration.
+WIDEST, MOST_BLUR = 1.9, 3.0
 # Nodes of Gauss-Hermite quadrature over the spread of the focus.
 _NODES = 7
 # Å of vacuum above and below what is simulated for a fit, at least.
@@ -808,6 +810,11 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
                 f"Remove the detector, or use multislice")
         deviation[name] = worst
     tilt, energy = float(np.hypot(*specimen.mistilt)), number(microscope.energy)
+    width = 1e3 * microscope.wavelength / number(microscope.convergence)
+    if width > WIDEST or microscope.blur > MOST_BLUR:
+        raise FieldError(f"microscope.convergence: the convolution model was checked for probes of up to λ/α = "
+                         f"{WIDEST:g} Å and {MOST_BLUR:g} Å of blur by aberrations, and this one has {width:.2g} and "
+                         f"{microscope.blur:.2g} Å; use a corrected microscope, or multislice")
     for key, value, unit, (low, high) in (
             ("microscope.energy", energy, "eV", checked["energy"]),
             ("specimen.mistilt", tilt, "mrad", (0.0, checked["mistilt_most"])),

@@ -21,8 +21,8 @@ class Accuracy:
     configurations : int
         Frozen-phonon configurations that were averaged; 0 for a lattice that does not move.
     standard_error : dict
-        Standard error of the phonon mean on each detector: rms over the picture, as a fraction of its mean, at
-        the worst thickness.
+        Standard error of the phonon mean on each detector: rms over the picture, as a fraction of its mean (TEM: of
+        its standard deviation), at the worst thickness.
     """
 
     configurations: int
@@ -30,7 +30,8 @@ class Accuracy:
 
 
 def average(picture: Callable[[int | None], NDArray[np.float32]], phonons: Phonons, streams: Streams,
-            detectors: tuple[str, ...], judged: tuple[int, ...]) -> tuple[NDArray[np.float32], Accuracy]:
+            detectors: tuple[str, ...], judged: tuple[int, ...],
+            by_contrast: bool = False) -> tuple[NDArray[np.float32], Accuracy]:
     """Mean picture over frozen phonons, taken until the tolerance is met.
 
     Parameters
@@ -45,6 +46,9 @@ def average(picture: Callable[[int | None], NDArray[np.float32]], phonons: Phono
         Names along the detector axis.
     judged : tuple of int
         Detectors that must meet the tolerance.
+    by_contrast : bool
+        Whether the standard error is told as a fraction of the picture's standard deviation, as for TEM images, whose
+        mean says little; else of its mean.
     """
     if not phonons.moves:
         return picture(None), Accuracy(0, {})
@@ -58,17 +62,19 @@ def average(picture: Callable[[int | None], NDArray[np.float32]], phonons: Phono
             step = image - mean
             mean += step / n
             spread += step * (image - mean)
-        error = _standard_error(mean, spread, n)
+        error = _standard_error(mean, spread, n, by_contrast)
         if n >= max(2, phonons.minimum) and max(error[detector] for detector in judged) <= phonons.tolerance:
             break
     reached = {name: float(value) for name, value in zip(detectors, error, strict=True)}
     return mean.astype(np.float32), Accuracy(n, reached)
 
 
-def _standard_error(mean: NDArray[np.float64], spread: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Standard error of the mean per detector: rms over the picture by its mean, at the worst thickness."""
+def _standard_error(mean: NDArray[np.float64], spread: NDArray[np.float64], count: int,
+                    by_contrast: bool) -> NDArray[np.float64]:
+    """Standard error of the mean per detector: rms over the picture by its mean or contrast, at the worst thickness."""
     if count < 2:
         return np.full(mean.shape[1], np.inf)
     variance = (spread / (count - 1) / count).mean(axis=(-2, -1))
-    error: NDArray[np.float64] = (np.sqrt(variance) / mean.mean(axis=(-2, -1))).max(axis=0)
+    scale = mean.std(axis=(-2, -1)) if by_contrast else mean.mean(axis=(-2, -1))
+    error: NDArray[np.float64] = (np.sqrt(variance) / np.maximum(scale, 1e-12)).max(axis=0)
     return error

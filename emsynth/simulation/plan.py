@@ -57,7 +57,8 @@ class Phonons(Drawable):
         "frozen", description="frozen phonons, or debye_waller: one pass through the mean potential (TEM)")
 
     tolerance: float = Field(0.10, gt=0, le=1, description="largest allowed standard error of the phonon mean, as a "
-                             "fraction of the mean intensity, on the detector with the largest inner angle")
+                             "fraction of the mean intensity, on the detector with the largest inner angle; of a "
+                             "TEM image, as a fraction of its standard deviation")
     minimum: int = Field(2, ge=0, le=1000, description="fewest configurations; 0 for a static lattice")
     maximum: int = Field(16, ge=0, le=1000, description="most configurations; the field records what it reached")
 
@@ -243,7 +244,8 @@ def _interpolation(planned: Plan, microscope: Microscope, settings: Simulation) 
     """Every how many-th wave PRISM needs so that its windows are wide enough; 1 for all of them."""
     if settings.physics != "prism" or planned.repeats != (1, 1):
         return 1
-    return max(1, int(min(planned.box) / prism_window(planned, microscope, settings) + 1e-9))
+    # More than every second wave was not checked against multislice.
+    return min(2, max(1, int(min(planned.box) / prism_window(planned, microscope, settings) + 1e-9)))
 
 
 def prism_window(planned: Plan, microscope: Microscope, settings: Simulation) -> float:
@@ -309,7 +311,7 @@ def _slices(specimen: Specimen, settings: Simulation) -> tuple[int, float, tuple
     """Number of slices, their depth together in Å, and after which of them the waves are kept."""
     depth = float(specimen.atoms.cell.lengths()[2])
     repeat = specimen.about.get("beam_repeat")
-    if repeat is None or not specimen.slab:
+    if repeat is None or specimen.thickness < repeat:  # a layer, or a box taken as it is, has no planes that repeat
         slices = max(1, math.ceil(depth / settings.slice_thickness - 1e-9))
         return slices, depth, _exit_planes(specimen, slices, depth / slices, settings)
     step = repeat / _slices_per_repeat(specimen, repeat, settings.slice_thickness)
@@ -323,7 +325,9 @@ def _slices_per_repeat(specimen: Specimen, repeat: float, thickness: float) -> i
     Slices of any thickness hold now two planes and now none, and the scattering of planes that lie in one slice adds up
     as if they were at one height: silicon along [110], in slices of 2 Å, would be 15 % off in a thin slab.
     """
-    levels = np.sort(np.mod(specimen.atoms.positions[:, 2] - specimen.entrance, repeat))
+    height = specimen.atoms.positions[:, 2] if specimen.grain is None else \
+        specimen.atoms.positions[specimen.grain >= 0, 2]
+    levels = np.sort(np.mod(height - specimen.entrance, repeat))
     planes = max(1, int(np.sum(np.diff(levels) > _PLANE)) + int(levels[0] + repeat - levels[-1] > _PLANE))
     wanted = max(1, math.ceil(repeat / (_THICKER * thickness) - 1e-9))
     for parts in (planes * n for n in range(1, wanted + 1)):

@@ -3,8 +3,9 @@
 With ψ(q) the exit wave, the image at defocus f is |F⁻¹[ψ(q) A(q) exp(-iχ(q; f))]|², averaged over the spread of the
 focus. The average is taken as the sum of images on one fine grid of foci, with Gaussian weights: it holds for thick
 specimens too, where the usual envelope of the transfer function knows only the interference with the direct beam. All
-images of a series share the grid. The spread of the illumination's angles damps each wave by
-exp(-½σ²|∇χ|²) (Frank, Optik 38, 519, 1973), which is that envelope.
+images of a series share the grid. The spread of the illumination's angles damps the interference of each wave with the
+direct beam by exp(-½σ²|∇χ|²) (Frank, Optik 38, 519, 1973); what a wave loses of its own intensity by that is spread
+evenly, so that the mean stays. Of interference between scattered waves that envelope is an approximation.
 """
 
 from __future__ import annotations
@@ -89,9 +90,12 @@ class Lens:
         out = np.zeros((len(waves), len(weights), *self.shape), np.float32)
         spectrum = np.zeros((len(waves), self.shape[0] * self.shape[1]), np.complex64)
         for node, weight in zip(nodes, weights.T, strict=True):
-            spectrum[:, self._slot] = waves * self._transfer(node)
+            transfer = self._transfer(node)
+            spectrum[:, self._slot] = waves * transfer
+            # The spread of the illumination takes contrast from a wave, and no electron.
+            even = (np.abs(waves) ** 2 * (self._aperture**2 - np.abs(transfer) ** 2)).sum(axis=1)
             image = scipy.fft.ifft2(spectrum.reshape(len(waves), *self.shape), norm="forward")
-            intensity = image.real**2 + image.imag**2
+            intensity = image.real**2 + image.imag**2 + even[:, None, None].astype(np.float32)
             for number_of_image in np.flatnonzero(weight > 0):
                 out[:, number_of_image] += np.float32(weight[number_of_image]) * intensity
         return out

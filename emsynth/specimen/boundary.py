@@ -470,6 +470,7 @@ def _bicrystal(recipe: Boundary, source: _Source, view: View, coincidence: Coinc
     columns = columns_there(clusters, clusters.label[parent], place, numbers, box)
     about: dict[str, Any] = source.about | {
         "zone_axis": list(recipe.zone), "boundary_plane": list(view.plane), "boundary_period": round(view.period, 4),
+        "beam_repeat": round(view.depth, 4),
         "grain_1": "mirror image" if met.operation == MIRROR else "half turn about the plane's normal",
         "slide": round(met.slide, 4), "lift": round(met.lift, 4), "gaps": [round(gap, 4) for gap in met.gaps],
         "merged_atoms_per_period": removed, "bond_valence_misfit": [round(misfit, 4) for misfit in met.misfit]}

@@ -95,12 +95,16 @@ def _between(specimen: Specimen, material: str, before: float, behind: float, st
     side_x, side_y, height = specimen.atoms.cell.lengths()
     inner = specimen.atoms.positions.copy()
     shift = MARGIN + before + CONTACT - float(inner[:, 2].min()) if before else 0.0
+    repeat = float(specimen.about.get("beam_repeat", 0.0))
+    # By whole repeats, so that the planes lie in their slices as they did.
+    lower = math.ceil(shift / repeat) * repeat - shift if repeat else 0.0
+    shift += lower
     inner[:, 2] += shift
     height += shift
     sheets = [np.zeros((0, 3))]
     if before:
         sheet = film_in_box(material, side_x, side_y, before + CONTACT, streams, "contamination.entrance")
-        sheets.append(_clear(sheet + np.array([0.0, 0.0, MARGIN]), inner, (side_x, side_y)))
+        sheets.append(_clear(sheet + np.array([0.0, 0.0, MARGIN + lower]), inner, (side_x, side_y)))
     if behind:
         sheet = film_in_box(material, side_x, side_y, behind + CONTACT, streams, "contamination.exit")
         last = float(inner[:, 2].max())

@@ -143,7 +143,7 @@ def _strip(recipe: Edge, source: _Source, view: View, counts: tuple[int, int], a
     columns = columns_there(clusters, clusters.label[parent], place, numbers, (side, box))
     about: dict[str, Any] = source.about | {
         "zone_axis": list(recipe.zone), "facet": list(view.plane), "vacuum": round(box - float(np.ptp(place[:, 1])), 3),
-        "terrace_planes": height}
+        "terrace_planes": height, "beam_repeat": round(view.depth, 4)}
     if abs(view.rise) > 0.05:
         about["border_shift_along_beam"] = [0.0, round(periods * view.rise, 4)]
     if wedged:
