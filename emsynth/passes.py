@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from emsynth.draw import Streams, number
-from emsynth.errors import FieldError
+from emsynth.draw import Choice, Deal, Streams, number
+from emsynth.errors import EmsynthError, FieldError
 from emsynth.microscope import Instrument, Microscope, SurfaceSem, SurveyStem, SurveyTem, TransmissionMicroscope
 from emsynth.oversampling import factor_of
 from emsynth.provenance import fingerprint
 from emsynth.reach import check_fit
-from emsynth.recipe import Recipe, largest
+from emsynth.recipe import ANY, DrawnField, Recipe, largest
 from emsynth.simulation import backend, convolution, images, prism
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
@@ -119,7 +119,8 @@ def outline(recipe: Recipe, field: int) -> Outline:
     check_fit(recipe.image, (bounds[0], bounds[1]), specimen.structure)
     rows, cols = _shape(prepared, tile)
     fast = prepared.settings.physics == "convolution"
-    work, memory = (_CONVOLUTION_WORK, _CONVOLUTION_MEMORY) if fast else (plan.work, plan.memory)
+    pictures_memory = _pictures(plan, prepared.microscope, prepared.settings)
+    work, memory = (_CONVOLUTION_WORK, _CONVOLUTION_MEMORY) if fast else (plan.work, plan.memory + pictures_memory)
     pictures = len(plan.planes) * len(prepared.microscope.channels)
     return Outline(
         field=field, digest=prepared.digest, kind=specimen.kind, structure=specimen.structure,
@@ -144,7 +145,7 @@ def split_of(prototype: str) -> str:
 
 
 def _survey(recipe: Recipe, field: int) -> tuple[Morphology, SurveyStem | SurveyTem | SurfaceSem, Streams, str]:
-    member, microscope, streams = recipe.draw_field(field)
+    member, microscope, streams, _ = recipe.draw_field(field)
     drawn = member.specimen
     assert isinstance(drawn, Morphology)
     assert isinstance(microscope, SurveyStem | SurveyTem | SurfaceSem)
@@ -244,8 +245,27 @@ def _multislice(prepared: _Pass) -> Field:
 
 
 def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
-    member, microscope, streams = recipe.draw_field(field)
+    drawn = recipe.draw_field(field)
+    try:
+        return _prepared(recipe, asked, drawn)
+    except EmsynthError as wrong:
+        raise type(wrong)(_placed(str(wrong), drawn)) from None
+
+
+def _placed(complaint: str, drawn: DrawnField) -> str:
+    """A complaint that begins with its place in the recipe, whichever member and microscope it is about."""
+    specimen, microscope = drawn.places
+    for key, place in (("specimen.", specimen), ("microscope.", microscope)):
+        if complaint.startswith(key):
+            return f"{place}.{complaint.removeprefix(key)}"
+    named = complaint.startswith(("simulate.", "image.", "microscope:", "specimen:", "distort.", "fields:"))
+    return complaint if named else f"{specimen}: {complaint}"
+
+
+def _prepared(recipe: Recipe, asked: Simulation, drawn: DrawnField) -> _Pass:
+    member, microscope, streams, _ = drawn
     assert isinstance(microscope, Microscope | TransmissionMicroscope)
+    backend.backend(asked.device)
     specimen = member.build(streams)
     if member.physics is not None:
         asked = asked.model_copy(update={"physics": member.physics})
@@ -253,9 +273,11 @@ def _prepare(recipe: Recipe, asked: Simulation, field: int) -> _Pass:
         plan = plan_transmission(specimen, microscope, asked)
     else:
         microscope = _offered(specimen, microscope, asked)
+        _check_wanted(recipe, microscope, asked)
         plan = plan_for(specimen, microscope, asked)
-    if plan.memory > asked.memory and asked.physics != "convolution":
-        raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {plan.memory:.1f} GB, more "
+    memory = _CONVOLUTION_MEMORY if asked.physics == "convolution" else plan.memory + _pictures(plan, microscope, asked)
+    if memory > asked.memory:
+        raise FieldError(f"simulate.memory: the pass over {specimen.structure} needs about {memory:.1f} GB, more "
                          f"than the allowed {asked.memory:g} GB; use a smaller box, fewer thicknesses, a "
                          f"smaller simulate.max_angle, or raise simulate.memory")
     return _Pass(specimen, microscope, asked, streams, plan, _digest(specimen, microscope, asked, streams))
@@ -282,6 +304,25 @@ def _offered(specimen: Specimen, microscope: Microscope, asked: Simulation) -> M
             raise FieldError(f"simulate.deviation: {name} by {asked.physics} deviates by {found:.1%} from multislice "
                              f"on record, and {asked.deviation:.1%} is allowed; raise it, or use physics: multislice")
     return kept
+
+
+def _check_wanted(recipe: Recipe, microscope: Microscope, asked: Simulation) -> None:
+    """Raise FieldError where the recipe wants only detectors that the physics does not offer."""
+    wanted = recipe.image.detector
+    names = wanted.values if isinstance(wanted, Choice | Deal) else (wanted,)
+    if ANY not in names and not set(names) & set(microscope.channels):
+        raise FieldError(f"image.detector: {', '.join(map(str, names))} is not offered by {asked.physics}, which "
+                         f"offers {', '.join(microscope.channels)}; choose one of these or any, or use multislice")
+
+
+def _pictures(plan: Plan, microscope: Instrument, asked: Simulation) -> float:
+    """Memory in GB of the pictures of a TEM pass, of their mean, and of their transforms."""
+    if isinstance(microscope, Microscope):
+        return 0.0
+    raw = math.prod(smooth_number(4 * microscope.band_limit / 2 * side + 1) for side in plan.box)
+    fine = math.prod(smooth_number(asked.oversampling * (2 * microscope.band_limit * side / tiles + 1))
+                     for side, tiles in zip(plan.box, plan.repeats, strict=True))
+    return len(plan.planes) * len(microscope.channels) * (60.0 * raw + 24.0 * fine) / 1e9
 
 
 def _digest(specimen: Specimen, microscope: Instrument, settings: Simulation, streams: Streams) -> str:

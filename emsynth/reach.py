@@ -96,9 +96,10 @@ def check_fit(image: Image, extent: tuple[float, float], name: str) -> None:
     """
     least, most = smallest(image.pixel_size), largest_pixel(image.size, extent)
     if least > most * (1 + 1e-9):
+        sides = " x ".join("endless" if math.isinf(side) else f"{side:.1f}" for side in extent)
         raise FieldError(
             f"image.pixel_size: a window of {image.size} px of {least:g} Å is {image.size * least:.1f} Å wide and does "
-            f"not fit into the field of {name}, {extent[0]:.1f} x {extent[1]:.1f} Å; allow a pixel of {most:.3g} Å or "
+            f"not fit into the field of {name}, {sides} Å; allow a pixel of {most:.3g} Å or "
             f"less, use a smaller image.size, or a larger box for the specimen")
 
 

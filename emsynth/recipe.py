@@ -30,7 +30,7 @@ from emsynth.draw import (
     quantity,
 )
 from emsynth.errors import FieldError, RecipeError
-from emsynth.microscope import AnyMicroscope, Microscope, Survey, choose
+from emsynth.microscope import AnyMicroscope, Microscope, Survey, TransmissionMicroscope, choose
 from emsynth.simulation.images import DETECTOR, OwnImages
 from emsynth.simulation.plan import Phenomenological, Simulation
 from emsynth.specimen import AnySpecimen, Member, Mixture, Morphology, structure
@@ -39,6 +39,8 @@ from emsynth.specimen.table import refuse_reserved
 
 SPLITS = ("train", "val", "test")
 
+# Å: largest pixel on what is made of atoms.
+_ATOMIC = 5.0
 # Stands for every detector of a microscope alike.
 ANY = "any"
 
@@ -50,7 +52,8 @@ class Image(Drawable):
 
     size: Annotated[int, Field(ge=16, le=4096)] = Field(256, description="rows and columns [px]",
                                                            json_schema_extra={"unit": "px"})
-    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=5, about="side of a pixel")
+    pixel_size: Quantity = quantity(0.1, unit="Å", low=0.01, high=1e5,
+                                    about="side of a pixel; at most 5 of what is made of atoms")
     rotation: Quantity = quantity(Uniform(low=0, high=360), unit="deg", low=-360, high=360,
                                   about="turn of the window on the field, from the column axis to the row axis")
     flip: Quantity = quantity(0.5, unit="1", low=0, high=1, about="probability that the field is mirrored")
@@ -128,11 +131,14 @@ def _schema_of_own(schema: dict[str, Any]) -> None:
 
 
 class DrawnField(NamedTuple):
-    """member : specimen with its contamination and physics; microscope : as drawn; streams : of the field"""
+    """member : specimen with its contamination and physics; microscope : as drawn; streams : of the field;
+    places : where in the recipe specimen and microscope stand
+    """
 
     member: Member
     microscope: AnyMicroscope
     streams: Streams
+    places: tuple[str, str]
 
 
 class Recipe(Drawable):
@@ -193,7 +199,7 @@ class Recipe(Drawable):
         names = wanted.values if isinstance(wanted, Choice | Deal) else (wanted,)
         if isinstance(self.simulate, OwnImages):
             _check_own(self.specimen, self.microscope, names)
-            _check_one_plane(self.image)
+            _check_one_plane(self.image, "your images")
             return self
         if self.specimen is None:
             raise ValueError(f"specimen: is empty; give a mapping of keys such as {{kind: crystal, structure: Au}}, "
@@ -201,6 +207,16 @@ class Recipe(Drawable):
         if self.microscope is None:
             raise ValueError("microscope: is empty; give a mapping of keys, a list of such, or remove the key")
         _check_physics(self.specimen, self.microscopes, self.simulate)
+        if isinstance(self.simulate, Phenomenological):
+            if not isinstance(self.image, SurveyWindow):
+                low, high = extremes_of(self.image.pixel_size)
+                raise ValueError(f"image.pixel_size: {low if low < 0.5 else high:g} Å is outside 0.5 to 100000 Å, the "
+                                 f"range of low magnification")
+            _check_one_plane(self.image, "phenomenological fields")
+        else:
+            _check_ways(self.specimen, self.microscopes, self.simulate)
+        if isinstance(self.simulate, Simulation) and largest(self.image.pixel_size) > _ATOMIC:
+            raise ValueError(f"image.pixel_size: {largest(self.image.pixel_size):g} Å is outside 0.01 to {_ATOMIC:g} Å")
         for microscope in self.microscopes:
             for name in names:
                 if name != ANY and name not in microscope.channels:
@@ -280,7 +296,10 @@ class Recipe(Drawable):
             member, turn, path = Member(specimen=self.specimen), field, "specimen"
         streams = Streams(self.seed, field, turn)
         drawn = member.drawn_for(streams, path)
-        return DrawnField(drawn, choose(self.microscopes, drawn.specimen.kind, streams), streams)
+        number_of_scope, scope = choose(self.microscopes, drawn.specimen.kind, streams)
+        scope_at = f"microscope.{number_of_scope}" if isinstance(self.microscope, tuple) else "microscope"
+        at = path.replace("specimen.", "specimen.members.") + ".specimen" if path != "specimen" else path
+        return DrawnField(drawn, scope, streams, (at, scope_at))
 
     def draw(self, streams: Streams | int, path: str = "") -> Self:
         """The drawn recipe of one sample: the same type, plain numbers only.
@@ -351,11 +370,26 @@ def _check_physics(specimen: AnySpecimen | Mixture, microscopes: tuple[AnyMicros
                              f"microscope of kind {fitting}")
 
 
-def _check_one_plane(image: Image) -> None:
-    """Raise ValueError where the window on a user's image asks for a thickness; 0, as in a drawn recipe, asks none."""
+def _check_ways(specimen: AnySpecimen | Mixture, microscopes: tuple[AnyMicroscope, ...], simulate: Simulation) -> None:
+    """Raise ValueError where a way to simulate is none for a microscope."""
+    members = specimen.members if isinstance(specimen, Mixture) else ()
+    asked = {"simulate.physics": simulate.physics,
+             **{f"specimen.members.{n}.physics": member.physics for n, member in enumerate(members)}}
+    for microscope in microscopes:
+        for key, physics in asked.items():
+            if isinstance(microscope, TransmissionMicroscope) and physics not in (None, "multislice"):
+                raise ValueError(f"{key}: {physics} is for scanned probes, and there is a microscope of kind tem; use "
+                                 f"multislice")
+        if isinstance(microscope, Microscope) and simulate.phonons.model != "frozen":
+            raise ValueError("simulate.phonons.model: debye_waller leaves out the diffuse scattering that dark field "
+                             "is made of; use frozen, or microscopes of kind tem only")
+
+
+def _check_one_plane(image: Image, what: str) -> None:
+    """Raise ValueError where a window asks for a thickness of what has none; 0, as in a drawn recipe, asks none."""
     for key in ("plane", "thickness_variation"):
         if extremes(getattr(image, key)) not in ((0.0,), (0.0, 0.0)):
-            raise ValueError(f"image.{key}: is given, and your images have no thickness series, each is one plane; "
+            raise ValueError(f"image.{key}: is given, and {what} have no thickness series, each is one plane; "
                              f"remove the key")
 
 
@@ -381,6 +415,11 @@ def _check_reach(outer: Quantity, unit: str, name: str, microscope: Microscope, 
 def largest(value: Quantity) -> float:
     """Largest value that a quantity can take."""
     return value.support()[1] if isinstance(value, Distribution) else float(value)
+
+
+def extremes_of(value: Quantity) -> tuple[float, float]:
+    """Smallest and largest value that a quantity can take."""
+    return smallest(value), largest(value)
 
 
 def smallest(value: Quantity) -> float:

@@ -58,7 +58,7 @@ MISTAKES = {
         "6: image.pixel_size: true is not a number or a word; quote it if it is a name"]),
     "nothing": (PIXEL, "pixel_size:", [
         f"6: image.pixel_size: is empty; give a number or {DISTRIBUTION}, or remove the key"]),
-    "not a number": (PIXEL, "pixel_size: .nan", ["6: image.pixel_size: nan Å is outside 0.01 to 5 Å"]),
+    "not a number": (PIXEL, "pixel_size: .nan", ["6: image.pixel_size: nan Å is outside 0.01 to 100000 Å"]),
     "truth value in a distribution": (PIXEL, "pixel_size: {dist: choice, values: [0.1, true]}", [
         "6: image.pixel_size.values: true is not a number or a word; quote it if it is a name"]),
     "infinite": (IMAGE, IMAGE + "simulate: {memory: .inf, phonons: {tolerance: .nan}}\n", [
@@ -253,7 +253,7 @@ def test_an_unknown_recipe_names_the_shipped_ones(here):
 def test_what_only_a_field_shows_is_said_by_check(here, bad):
     """Once for each mistake, not once for each field."""
     (here / "broken.cif").write_text("data_x\n_cell_length_a 4\nloop_\nnonsense\n")
-    changes = {"cif": ("structure: Au", "file: broken.cif", f"field 0: {here / 'broken.cif'}: "),
+    changes = {"cif": ("structure: Au", "file: broken.cif", f"bad.yaml:7: specimen: {here / 'broken.cif'}: "),
                "window": ("kind: crystal\n  structure: Au", "kind: amorphous\nsimulate:\n  memory: 50",
                           "bad.yaml:6: image.pixel_size: a window of 128 px of 0.9 Å is 115.2 Å wide and does not fit"),
                "memory": ("image:", "simulate: {memory: 0.001}\nimage:",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from emsynth import specimen
 from emsynth.document import shipped_folders
-from emsynth.errors import RecipeError
+from emsynth.errors import FieldError, RecipeError, StructureError
 from emsynth.recipe import Recipe
 from emsynth.sample import outline
 from emsynth.specimen import drawable_names, reserved, structures
@@ -94,6 +94,14 @@ def test_kinds_of_specimen_of_the_high_magnification_recipes():
     ({"specimen": {"kind": "morphology"}}, "specimen: kind 'morphology' cannot be simulated by kind 'multislice'"),
     ({"microscope": {"kind": "sem"}}, "microscope: kind 'sem' does not go with simulate.kind 'multislice'; use a"),
     ({"simulate": {"kind": "phenomenological"}}, "specimen: kind 'crystal' cannot be simulated by kind 'phenomenolog"),
+    ({"simulate": {"phonons": {"model": "debye_waller"}}}, "simulate.phonons.model: debye_waller leaves out"),
+    ({"simulate": {"physics": "prism"}, "microscope": {"kind": "tem"}, "image": {"detector": "any"}},
+     "simulate.physics: prism is for scanned probes"),
+    ({"image": {"pixel_size": 9}}, "image.pixel_size: 9 Å is outside 0.01 to 5 Å"),
+    ({"specimen": {"kind": "morphology"}, "microscope": {"kind": "sem"}, "simulate": {"kind": "phenomenological"},
+      "image": {"pixel_size": 0.1, "detector": "SE"}}, "image.pixel_size: 0.1 Å is outside 0.5 to 100000 Å"),
+    ({"specimen": {"kind": "morphology"}, "microscope": {"kind": "sem"}, "simulate": {"kind": "phenomenological"},
+      "image": {"pixel_size": 10, "plane": 0.5, "detector": "SE"}}, "image.plane: is given, and phenomenological"),
 ])
 def test_physics_that_do_not_go_together_are_refused(change, said):
     made = {"name": "x", "samples": 1, "fields": 1, "specimen": {"kind": "crystal", "structure": "Au"}, **change}
@@ -143,3 +151,26 @@ def test_the_table_has_enough_of_everything():
     assert {reserved(s.prototype) for s in table} == {None, "suite", "tune"}
     assert {"Nb3Sn", "NiAl"}.isdisjoint(drawable_names())
     assert {"Au", "SrTiO3", "CeO2"} <= set(drawable_names())
+
+
+def test_a_complaint_names_the_member_and_the_microscope():
+    """A mistake that only a field shows has its place in the recipe: which member, which microscope."""
+    recipe = Recipe.load("stem_hd", ["specimen.members.2.specimen.vacuum=40"])
+    field = next(j for j in range(recipe.fields) if recipe.specimen.member_of(j)[0] == 2)
+    with pytest.raises(StructureError, match=r"^specimen.members.2.specimen: .*40 Å of vacuum"):
+        outline(recipe, field)
+    recipe = Recipe.load("tem_hd", [f"microscope.{n}.aperture=80" for n in range(3)])
+    with pytest.raises(FieldError, match=r"^microscope.\d.aperture: 80 mrad is beyond the simulated 45 mrad"):
+        outline(recipe, 0)
+
+
+def test_detectors_that_an_approximation_does_not_offer():
+    """Only those that it does not offer: refused; some that it does: its fields have these."""
+    particle = "{kind: nanoparticle, structure: Au, shape: sphere, diameter: 16, support_thickness: 0, box: 30}"
+    changes = [f"specimen={particle}",
+               "simulate.physics=convolution", "microscope.energy=80e3", "microscope.source_size=0.6"]
+    with pytest.raises(FieldError, match=r"image.detector: ABF is not offered by convolution, which offers HAADF"):
+        outline(Recipe.load("quickstart", [*changes, "image.detector=ABF"]), 0)
+    with pytest.raises(FieldError, match=r"simulate.deviation: HAADF by convolution deviates by \d.\d% from"):
+        outline(Recipe.load("quickstart", [*changes, "simulate.deviation=0.01"]), 0)
+    assert outline(Recipe.load("quickstart", changes), 0).kind == "nanoparticle"

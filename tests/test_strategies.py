@@ -60,6 +60,7 @@ def test_prism_comes_near_multislice_and_nearer_with_a_wider_window(monkeypatch)
                                                                       Detector(name="BF", inner=0.0, outer=10.0)))
     exact = multislice.simulate(specimen, scope, settings(max_angle=60.0), STREAMS).image[-1]
     errors = {}
+    monkeypatch.setattr(plan, "_MOST_INTERPOLATION", 3)
     for window in (19.0, 12.6):
         monkeypatch.setattr(plan, "prism_window", lambda *_, window=window: window)
         made = multislice.simulate(specimen, scope, settings(physics="prism", max_angle=60.0), STREAMS)

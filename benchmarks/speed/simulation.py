@@ -101,8 +101,10 @@ def setting_of(case: Case) -> Setting:
     rows, cols = positions(planned)
     elements = sorted({chemical_symbols[number] for number in specimen.atoms.numbers})
     sigmas = {symbol: specimen.thermal[symbol] for symbol in elements}
+    atoms = specimen.atoms.copy()
+    atoms.cell[2, 2] = planned.depth  # whole slices
     return Setting(
-        atoms=specimen.atoms, sigmas=sigmas, seeds=tuple(int(seed) for seed in seeds), gpts=planned.grid[::-1],
+        atoms=atoms, sigmas=sigmas, seeds=tuple(int(seed) for seed in seeds), gpts=planned.grid[::-1],
         slices=planned.slices, exit_planes=tuple(after - 1 for after in planned.planes),
         energy=number(case.microscope.energy), convergence=number(case.microscope.convergence),
         defocus=number(case.microscope.defocus), spherical=number(case.microscope.spherical),

@@ -23,8 +23,8 @@ Instrument = Microscope | TransmissionMicroscope
 AnyMicroscope = Instrument | SurveyStem | SurveyTem | SurfaceSem
 
 
-def choose(microscopes: tuple[AnyMicroscope, ...], kind: str, streams: Streams) -> AnyMicroscope:
-    """One of several microscopes, by weight, with every distribution in it drawn.
+def choose(microscopes: tuple[AnyMicroscope, ...], kind: str, streams: Streams) -> tuple[int, AnyMicroscope]:
+    """Number of one of several microscopes, by weight, and itself with every distribution in it drawn.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ def choose(microscopes: tuple[AnyMicroscope, ...], kind: str, streams: Streams) 
     RecipeError
         Where no microscope is used for that kind.
     """
-    suited = [m for m in microscopes if kind in getattr(m, "looks_at", (kind,)) and m.weight > 0]
+    suited = [n for n, m in enumerate(microscopes) if kind in getattr(m, "looks_at", (kind,)) and m.weight > 0]
     if not suited:
         raise RecipeError(f"microscope: none of them looks at a specimen of kind {kind!r}; add {kind!r} to a looks_at "
                           f"(with a weight above 0)")
-    weights = np.array([m.weight for m in suited])
+    weights = np.array([microscopes[n].weight for n in suited])
     weights /= weights.max()  # their sum may be beyond the largest float
     chosen = int(streams.generator("microscope").choice(len(suited), p=weights / weights.sum()))
-    return suited[chosen].draw(streams, "microscope")
+    return suited[chosen], microscopes[suited[chosen]].draw(streams, "microscope")

@@ -19,6 +19,8 @@ from emsynth.specimen.base import Specimen
 _ANTIALIAS = 3.0
 # Å: window of PRISM around a probe without aberrations, for a specimen without thickness.
 _PRISM_WINDOW = 18.0
+# Fewer than every second wave was not checked against multislice.
+_MOST_INTERPOLATION = 2
 # Time of the product of two waves at one point of the detectors, as wave points (a matrix product, half of the pairs).
 _PRODUCT = 0.01
 # Waves that take as long as the potential of a slice, for each point of its grid (measured).
@@ -105,7 +107,7 @@ class Phenomenological(Drawable):
     """How a field of a morphology is made: by a labelled model of its signal, without atoms."""
 
     kind: Literal["phenomenological"] = "phenomenological"
-    size: int = Field(1280, ge=64, le=8192, json_schema_extra={"unit": "px"},
+    size: int = Field(1280, ge=64, le=2048, json_schema_extra={"unit": "px"},
                       description="rows and columns of a field [px]")
 
 
@@ -244,8 +246,7 @@ def _interpolation(planned: Plan, microscope: Microscope, settings: Simulation) 
     """Every how many-th wave PRISM needs so that its windows are wide enough; 1 for all of them."""
     if settings.physics != "prism" or planned.repeats != (1, 1):
         return 1
-    # More than every second wave was not checked against multislice.
-    return min(2, max(1, int(min(planned.box) / prism_window(planned, microscope, settings) + 1e-9)))
+    return min(_MOST_INTERPOLATION, max(1, int(min(planned.box) / prism_window(planned, microscope, settings) + 1e-9)))
 
 
 def prism_window(planned: Plan, microscope: Microscope, settings: Simulation) -> float:

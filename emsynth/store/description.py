@@ -66,13 +66,15 @@ def _phonons(store: Store) -> str:
     """Standard errors of the phonon means that the fields reached, by detector."""
     reached: dict[str, list[float]] = {}
     configurations: list[int] = []
+    atoms = True
     for number in sorted(store.finished("field")):
         provenance = _provenance(store.path, number)
+        atoms = "phonon_configurations" in provenance
         configurations.append(int(provenance.get("phonon_configurations", 0)))
         for detector, error in dict(provenance.get("standard_error", {})).items():
             reached.setdefault(detector, []).append(float(error))
     if not configurations or not max(configurations):
-        return "static lattice" if configurations else "no field yet"
+        return ("static lattice" if atoms else "none, there are no atoms") if configurations else "no field yet"
     errors = ", ".join(f"{detector} {_span([100 * e for e in errors])} %" for detector, errors in reached.items())
     return f"{_span(configurations)} configurations; standard error of the mean: {errors}"
 
