@@ -304,6 +304,9 @@ class Recipe(Drawable):
     def draw(self, streams: Streams | int, path: str = "") -> Self:
         """The drawn recipe of one sample: the same type, plain numbers only.
 
+        A sample keeps this with what its field has made of it: a pixel that fits, a detector that there is. That, not
+        this, is what renders to the same sample again.
+
         Parameters
         ----------
         streams : int
