@@ -15,6 +15,8 @@ from emsynth.errors import FieldError, RecipeError
 from emsynth.microscope import Microscope
 from emsynth.recipe import Recipe
 from emsynth.sample import outline, render, simulate
+from emsynth.simulation.field import Field
+from emsynth.specimen.base import Columns
 
 QUIET = {"undistorted": 0.0, "scan": [], "detector": []}
 SCOPE = {"energy": 80e3, "convergence": 30.0, "source_size": 0.4,
@@ -270,3 +272,42 @@ def test_a_damaged_cache_entry_is_simulated_again(field_cache):
     [entry] = set(field_cache.glob("*.npz")) - before
     entry.write_bytes(entry.read_bytes()[:1000] + b"x" * 500)
     assert simulate(made, 0).image.tobytes() == first.image.tobytes()
+
+
+def test_the_class_map_is_that_of_the_truth():
+    """A field that shows its own class map: whatever window, rotation, mirror and drift, both say the same."""
+    rng = np.random.default_rng(3)
+    classes = np.kron(rng.integers(0, 4, (5, 7)), np.ones((8, 8))).astype(np.uint8)
+    image = np.kron(classes, np.ones((3, 3))).astype(np.float32)
+    about = {"physics": "none", "specimen": {"prototype": "fcc", "structure": "blocks"}}
+    field = Field(image[None, None] + 1, (0.2, 0.2), True, Columns.none(), np.array([20.0]), ("HAADF",), 0.5,
+                  (0.0, 0.0), 0.0, (True, True), about, classes)
+    made = recipe(image={"size": 96, "pixel_size": 0.25, "rotation": {"dist": "uniform", "low": 0, "high": 360},
+                         "flip": 0.5, "detector": "HAADF"},
+                  distort={**QUIET, "scan": [{"stage": "drift", "distance": 10}]})
+    for index in range(4):
+        sample = render(made, index, field)
+        seen = np.rint(sample.truth / sample.truth.max() * 4 - 1)
+        assert np.mean(seen == sample.class_map) > 0.85
+        assert np.mean(seen == sample.class_map.T) < 0.7
+
+
+@pytest.mark.parametrize("pixel", [{"dist": "log_uniform", "low": 1, "high": 5000}, 60.0])
+def test_a_survey_window_keeps_within_what_its_field_serves(pixel):
+    """From the field's own pixel to its width, spread over that; a recipe's one pixel is kept."""
+    made = Recipe.model_validate({
+        "name": "survey", "seed": 2, "samples": 24, "fields": 1,
+        "image": {"size": 32, "pixel_size": pixel, "detector": "any"},
+        "specimen": {"kind": "morphology", "family": "grains", "extent": 4e3, "size": 0.1},
+        "microscope": {"kind": "sem"}, "simulate": {"kind": "phenomenological", "size": 128}})
+    field = simulate(made, 0)
+    assert field.repeats == (False, False)
+    samples = [render(made, index, field) for index in range(24)]
+    pixels = np.array([sample.sampling for sample in samples])
+    assert {sample.detector for sample in samples} == {"SE", "BSE"}
+    if pixel == 60.0:
+        assert np.all(pixels == 60.0)
+    else:
+        assert pixels.min() >= max(field.sampling) * (1 - 1e-9)
+        assert pixels.max() * 32 <= field.extent[0] * (1 + 1e-9)
+        assert pixels.max() > 1.8 * pixels.min()

@@ -16,7 +16,7 @@ from conftest import crystal, microscope, three_atoms
 from emsynth.draw import Streams
 from emsynth.errors import FieldError
 from emsynth.microscope import Detector, wavelength
-from emsynth.simulation import plan
+from emsynth.simulation import plan, scattering
 from emsynth.simulation.multislice import ExactProjection, potential, simulate
 from emsynth.simulation.plan import Simulation, beams, plan_for, smooth_number
 from emsynth.simulation.scattering import reciprocal
@@ -296,17 +296,19 @@ def test_wavelength_of_published_values():
 ], ids=["crystal", "contaminated", "edge", "steps", "twin"])
 def test_a_slice_holds_one_atomic_plane(member):
     """Away from its borders, whatever was done to the crystal: else two planes scatter as one now and then."""
-    specimen = Member.model_validate(member).drawn_for(Streams(5, 0), "specimen").build(Streams(5, 0))
-    planned = plan_for(specimen, microscope(), static())
-    step = planned.depth / planned.slices
-    height = specimen.atoms.positions[:, 2]
-    if specimen.grain is not None:
-        height = height[specimen.grain >= 0]
-    assert step < 2.2
-    # Thermal displacements are a tenth of an Å: none crosses a border.
-    assert np.abs(height / step - np.rint(height / step)).min() * step > 0.2
-    levels = np.unique(np.round(height, 1))
-    assert len(np.unique(np.floor(levels / step))) >= len(levels) - 1
+    for field in range(4):
+        streams = Streams(5, field)
+        specimen = Member.model_validate(member).drawn_for(streams, "specimen").build(streams)
+        planned = plan_for(specimen, microscope(), static())
+        step = planned.depth / planned.slices
+        height = specimen.atoms.positions[:, 2]
+        if specimen.grain is not None:
+            height = height[specimen.grain >= 0]
+        assert step < 2.2
+        # Thermal displacements are a tenth of an Å: none crosses a border.
+        assert np.abs(height / step - np.rint(height / step)).min() * step > 0.2
+        levels = np.unique(np.round(height, 1))
+        assert len(np.unique(np.floor(levels / step))) >= len(levels) - 1
 
 
 def test_edges_between_slices_are_what_hurts():
@@ -320,3 +322,14 @@ def test_edges_between_slices_are_what_hurts():
     errors = [float(np.sqrt(np.mean((image - fine) ** 2)) / fine.mean()) for image in (aligned, arbitrary)]
     assert errors[0] < 0.04
     assert errors[1] > 2 * errors[0]
+
+
+def test_pairs_in_blocks_are_the_pairs_at_once(monkeypatch):
+    """Some rows of the products at a time, their weights made anew or kept: the same picture."""
+    whole = simulate(three_atoms(), microscope(), static(), STREAMS).image
+    monkeypatch.setattr(scattering, "_BLOCK_PAIRS", 700)
+    kept = simulate(three_atoms(), microscope(), static(), STREAMS).image
+    monkeypatch.setattr(scattering, "_KEPT_PAIRS", 0)
+    anew = simulate(three_atoms(), microscope(), static(), STREAMS).image
+    assert kept.tobytes() == anew.tobytes()
+    assert np.abs(kept - whole).max() < 2e-6 * whole.max()
