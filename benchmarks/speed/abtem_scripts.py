@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import abtem
+import abtem.core.fft
 import dask
 import numpy as np
 from abtem.antialias import antialias_aperture
@@ -25,6 +26,22 @@ from numpy.typing import NDArray
 # One thread, plans that cost nothing to make and are the same each time.
 CONFIGURATION = {"fftw.planning_effort": "FFTW_ESTIMATE", "fftw.threads": 1, "device": "cpu", "precision": "float32",
                  "diagnostics.progress_bar": False, "fft": "fftw", "warnings.overspecified-grid": False}
+
+class _Mkl:
+    """mkl_fft 2 for abTEM 1.0.11, which calls it with a keyword of mkl_fft 1: mended, in abTEM's favour."""
+
+    @staticmethod
+    def __call__(name: str, x: Any, overwrite_x: bool, **how: Any) -> Any:
+        import mkl_fft
+
+        return getattr(mkl_fft, name)(x, **how, **({"out": x} if overwrite_x and x.dtype == np.complex64 else {}))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda x, overwrite_x=False, **how: self(name, x, overwrite_x, **how)
+
+
+if abtem.core.fft.mkl_fft is not None:
+    abtem.core.fft.mkl_fft = _Mkl()
 
 Detection = Literal["weights", "annular", "flexible"]
 Slices = Literal["transmission", "potential"]
