@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 
-from emsynth.draw import Deal, Drawable, Quantity, Streams, Word, number, quantity
 from emsynth.errors import StructureError
-from emsynth.specimen.crystal import (
-    ZoneAxis,
-    _from_file,
-    _from_table,
-    _Source,
-    checked_axis,
-    dealt_axis,
-    known_names,
-)
-from emsynth.specimen.table import Axis, Purpose, refuse_reserved, structure
+from emsynth.specimen.table import Axis
 
 if TYPE_CHECKING:
     from emsynth.specimen.base import Columns
@@ -42,69 +31,6 @@ MOST_STACKED = 24
 SAME_SITE = 0.05
 # Å: longest repeat of a crystal along a lattice plane that is seen edge-on.
 LONGEST_PERIOD = 120.0
-
-
-class OfCrystal(Drawable):
-    """Base of the specimens that are made of one crystal, seen along a zone axis."""
-
-    structure: Word | None = Field(None, description="name in the table of structures")
-    file: Word | None = Field(None, description="path of a structure file, any format of ASE")
-    zone_axis: ZoneAxis = Field("listed", description="[u, v, w] of the conventional (or the file's) cell; 'listed': "
-                                                      "one of the structure's own; [0, 0, 1] for a file")
-    thickness: Quantity = quantity(100.0, unit="Å", low=20, high=500, about="thickness; a single layer has its own")
-    mistilt: Quantity = quantity(0.0, unit="mrad", low=0, high=20, about="tilt of the zone axis against the beam")
-    mistilt_azimuth: Quantity = quantity(0.0, unit="deg", low=0, high=360, about="its direction, from +col to +row")
-    closest: Quantity = quantity(0.6, unit="Å", low=0, high=1, about="a file with atoms nearer than this is refused")
-
-    @field_validator("structure")
-    @classmethod
-    def _known(cls, value: Word | None) -> Word | None:
-        for name in known_names(value):
-            structure(name)
-        return value
-
-    @field_validator("zone_axis")
-    @classmethod
-    def _directions(cls, value: Any) -> Any:
-        return checked_axis(value)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.structure is None) == (self.file is None):
-            raise ValueError("give either `structure`, a name of the table, or `file`, a path")
-        return self
-
-    def draw(self, streams: Streams, path: str = "") -> Self:
-        """Collapse every distribution; ``listed`` becomes one of the structure's zone axes, dealt in turn."""
-        drawn = super().draw(streams, path)
-        if drawn.zone_axis != "listed":
-            return drawn
-        if drawn.structure is None:
-            return drawn.model_copy(update={"zone_axis": (0, 0, 1)})
-        rounds = len(self.structure.values) if isinstance(self.structure, Deal) else 1
-        return drawn.model_copy(update={"zone_axis": dealt_axis(cast(str, drawn.structure), streams, path, rounds)})
-
-    def source(self, purpose: Purpose) -> _Source:
-        """The crystal of a drawn recipe; StructureError where it is reserved or its axis is not a layer's."""
-        if self.zone_axis == "listed":
-            raise TypeError("the zone axis has not been drawn: call .draw(streams) first")
-        found = _from_table(cast(str, self.structure)) if self.structure is not None else \
-            _from_file(cast(str, self.file), number(self.closest))
-        refuse_reserved(found.name, found.prototype, purpose)
-        if found.layer and self.zone[:2] != (0, 0):
-            raise StructureError(f"{found.name}: a single layer is seen along [0, 0, 1], not along {list(self.zone)}")
-        return found
-
-    @property
-    def zone(self) -> Axis:
-        """The drawn zone axis."""
-        return cast(Axis, self.zone_axis)
-
-    @property
-    def tilt(self) -> tuple[float, float]:
-        """(row, col) tilt of the specimen against the beam in mrad."""
-        tilt, azimuth = number(self.mistilt), math.radians(number(self.mistilt_azimuth))
-        return tilt * math.sin(azimuth), tilt * math.cos(azimuth)
 
 
 def refuse_many(name: str, lattice: Lattice, volume: float) -> None:

@@ -14,7 +14,6 @@ from pydantic import Field, field_validator, model_validator
 from emsynth.draw import AnyChoice, Choice, Deal, Quantity, Streams, number, quantity
 from emsynth.errors import StructureError
 from emsynth.specimen.block import (
-    OfCrystal,
     View,
     bond_table,
     columns_there,
@@ -23,6 +22,7 @@ from emsynth.specimen.block import (
     neighbours,
     refuse_many,
 )
+from emsynth.specimen.crystal import OfCrystal
 from emsynth.specimen.table import Axis, Purpose
 
 if TYPE_CHECKING:

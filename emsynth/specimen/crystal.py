@@ -65,14 +65,9 @@ def dealt_axis(name: str, streams: Streams, path: str, rounds: int) -> Axis:
     return cast(Axis, Deal(values=structure(name).zone_axes).sample(turns, f"{path}.zone_axis {name}"))
 
 
-class Crystal(Drawable):
-    """A crystal slab, periodic sideways.
+class OfCrystal(Drawable):
+    """Base of the specimens that are made of one crystal, seen along a zone axis."""
 
-    The beam travels along +[uvw] of the zone axis; x (col) lies along the tile's side nearest to a, y (row) completes
-    a right-handed frame.
-    """
-
-    kind: Literal["crystal"] = "crystal"
     structure: Word | None = Field(None, description="name in the table of structures")
     file: Word | None = Field(None, description="path of a structure file, any format of ASE")
     zone_axis: ZoneAxis = Field("listed", description="[u, v, w] of the conventional (or the file's) cell; 'listed': "
@@ -80,7 +75,6 @@ class Crystal(Drawable):
     thickness: Quantity = quantity(100.0, unit="Å", low=20, high=500, about="thickness; a single layer has its own")
     mistilt: Quantity = quantity(0.0, unit="mrad", low=0, high=20, about="tilt of the zone axis against the beam")
     mistilt_azimuth: Quantity = quantity(0.0, unit="deg", low=0, high=360, about="its direction, from +col to +row")
-    minimum_box: Quantity = quantity(14.0, unit="Å", low=8, high=60, about="sides of the box are at least this")
     closest: Quantity = quantity(0.6, unit="Å", low=0, high=1, about="a file with atoms nearer than this is refused")
 
     @field_validator("structure")
@@ -111,6 +105,39 @@ class Crystal(Drawable):
         rounds = len(self.structure.values) if isinstance(self.structure, Deal) else 1
         return drawn.model_copy(update={"zone_axis": dealt_axis(cast(str, drawn.structure), streams, path, rounds)})
 
+    def source(self, purpose: Purpose) -> _Source:
+        """The crystal of a drawn recipe; StructureError where it is reserved or its axis is not a layer's."""
+        if self.zone_axis == "listed":
+            raise TypeError("the zone axis has not been drawn: call .draw(streams) first")
+        found = _from_table(cast(str, self.structure)) if self.structure is not None else \
+            _from_file(cast(str, self.file), number(self.closest))
+        refuse_reserved(found.name, found.prototype, purpose)
+        if found.layer and self.zone[:2] != (0, 0):
+            raise StructureError(f"{found.name}: a single layer is seen along [0, 0, 1], not along {list(self.zone)}")
+        return found
+
+    @property
+    def zone(self) -> Axis:
+        """The drawn zone axis."""
+        return cast(Axis, self.zone_axis)
+
+    @property
+    def tilt(self) -> tuple[float, float]:
+        """(row, col) tilt of the specimen against the beam in mrad."""
+        tilt, azimuth = number(self.mistilt), math.radians(number(self.mistilt_azimuth))
+        return tilt * math.sin(azimuth), tilt * math.cos(azimuth)
+
+
+class Crystal(OfCrystal):
+    """A crystal slab, periodic sideways.
+
+    The beam travels along +[uvw] of the zone axis; x (col) lies along the tile's side nearest to a, y (row) completes
+    a right-handed frame.
+    """
+
+    kind: Literal["crystal"] = "crystal"
+    minimum_box: Quantity = quantity(14.0, unit="Å", low=8, high=60, about="sides of the box are at least this")
+
     def build(self, streams: Streams, purpose: Purpose = "build") -> Specimen:
         """The slab.
 
@@ -126,12 +153,7 @@ class Crystal(Drawable):
         StructureError
             Where the structure cannot be read, is reserved, or has no rectangular tile along the zone axis.
         """
-        if self.zone_axis == "listed":
-            raise TypeError("the zone axis has not been drawn: call .draw(streams) first")
-        source = _from_table(cast(str, self.structure)) if self.structure is not None else \
-            _from_file(cast(str, self.file), number(self.closest))
-        refuse_reserved(source.name, source.prototype, purpose)
-        return _slab(self, source, streams)
+        return _slab(self, self.source(purpose), streams)
 
 
 @dataclass(frozen=True)
@@ -220,9 +242,7 @@ def _slab(recipe: Crystal, source: _Source, streams: Streams) -> Specimen:
     from emsynth.specimen.base import Specimen
     from emsynth.specimen.zone import LONGEST, fill, find_tile, repeats
 
-    zone = cast(Axis, recipe.zone_axis)
-    if source.layer and zone[:2] != (0, 0):
-        raise StructureError(f"{source.name}: a single layer is seen along [0, 0, 1], not along {list(zone)}")
+    zone = recipe.zone
     longest = max(LONGEST, 1.01 * float(np.linalg.norm(source.cell, axis=1).max())) if source.box else LONGEST
     try:
         tile = find_tile(source.lattice.cell, zone, source.cell, longest)
@@ -240,9 +260,8 @@ def _slab(recipe: Crystal, source: _Source, streams: Streams) -> Specimen:
     if stack.note:
         about["thickness"] = stack.note
     atoms, columns, sides = _atoms_and_columns(source, period, stack, (tile.sides, counts), streams, about)
-    tilt, azimuth = number(recipe.mistilt), math.radians(number(recipe.mistilt_azimuth))
     return Specimen(atoms=atoms, tile=(sides[1], sides[0]), columns=columns, thermal=source.thermal,
-                    mistilt=(tilt * math.sin(azimuth), tilt * math.cos(azimuth)), kind="crystal",
+                    mistilt=recipe.tilt, kind="crystal",
                     structure=source.name, prototype=source.prototype, thickness=stack.thickness, about=about,
                     entrance=stack.entrance, slab=stack.slab, endless=(True, True))
 

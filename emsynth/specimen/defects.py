@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from emsynth.draw import Quantity, Streams, Word, extremes, number, quantity
 from emsynth.errors import StructureError
-from emsynth.specimen.block import OfCrystal, bond_table, columns_there, neighbours, refuse_many, terraces
-from emsynth.specimen.crystal import _Source, known_names
+from emsynth.specimen.block import bond_table, columns_there, neighbours, refuse_many, terraces
+from emsynth.specimen.crystal import OfCrystal, _Source, known_names
 from emsynth.specimen.table import Purpose, prototype_split, refuse_reserved, structure
 
 if TYPE_CHECKING:

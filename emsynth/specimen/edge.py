@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from emsynth.draw import AnyChoice, Choice, Deal, Quantity, Streams, number, quantity
 from emsynth.errors import StructureError
-from emsynth.specimen.block import OfCrystal, View, columns_there, dense_planes, edge_on, refuse_many, terraces
+from emsynth.specimen.block import View, columns_there, dense_planes, edge_on, refuse_many, terraces
+from emsynth.specimen.crystal import OfCrystal
 from emsynth.specimen.table import Axis, Purpose
 
 if TYPE_CHECKING:
