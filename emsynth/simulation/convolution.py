@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import math
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +34,7 @@ from emsynth.draw import Streams, number
 from emsynth.errors import FieldError
 from emsynth.microscope import Detector, Microscope
 from emsynth.provenance import fingerprint
+from emsynth.simulation import checked
 from emsynth.simulation import field as field_cache
 from emsynth.simulation.field import Field
 from emsynth.simulation.plan import Phonons, Simulation, beams, picture_shape, plan_for, polar, smooth_number, soft_disc
@@ -741,30 +740,9 @@ def _spectra(atoms: Scatterers, fits: Fitted, harmonics: Harmonics, tilt: Floats
     return total
 
 
-@cache
-def record() -> dict[str, Any]:
-    """The errors against multislice on specimens that were not used to choose the model's settings."""
-    read: dict[str, Any] = json.loads((files("emsynth.simulation") / "convolution.json").read_text("utf-8"))
-    return read
-
-
-def detector_class(angles: tuple[float, float], convergence: float) -> str:
-    """Which of the checked detectors one is like: HAADF, LAADF, ABF or BF.
-
-    Parameters
-    ----------
-    angles : tuple of float
-        Inner and outer angle in mrad.
-    convergence : float
-        Convergence semi-angle in mrad.
-    """
-    inner, outer = angles
-    checked = record()["checked"]
-    if inner >= checked["inner_least"] - 1e-6 and inner >= checked["inner_least_convergences"] * convergence - 1e-6:
-        return "HAADF"
-    if inner >= convergence:
-        return "LAADF"
-    return "ABF" if inner > 0 or outer > 0.5 * convergence else "BF"
+record = partial(checked.record, "convolution")
+record_digest = partial(checked.digest, "convolution")
+detector_class = partial(checked.detector_class, "convolution")
 
 
 def vacant(specimen: Specimen) -> float:
@@ -796,7 +774,7 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
     FieldError
         Naming the detector with its error on record, or what lies outside of what was checked.
     """
-    held, checked = record(), record()["checked"]
+    held, bounds = record(), record()["checked"]
     deviation = {}
     for name, angles in microscope.detector_angles().items():
         like = detector_class(angles, number(microscope.convergence))
@@ -806,7 +784,7 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
                 f"microscope.detectors: {name} ({angles[0]:g}-{angles[1]:g} mrad) is like {like} in the check of the "
                 f"convolution model, whose relative rms error was {worst:.0%}; at most {held['limit']:.0%} is allowed. "
                 f"Offered: {', '.join(held['offered']) or 'none'}, with an inner angle from "
-                f"{checked['inner_least']:g} mrad and {checked['inner_least_convergences']:g} times the convergence. "
+                f"{bounds['inner_least']:g} mrad and {bounds['inner_least_convergences']:g} times the convergence. "
                 f"Remove the detector, or use multislice")
         deviation[name] = worst
     tilt, energy = float(np.hypot(*specimen.mistilt)), number(microscope.energy)
@@ -816,10 +794,10 @@ def check_offered(specimen: Specimen, microscope: Microscope) -> dict[str, float
                          f"{WIDEST:g} Å and {MOST_BLUR:g} Å of blur by aberrations, and this one has {width:.2g} and "
                          f"{microscope.blur:.2g} Å; use a corrected microscope, or multislice")
     for key, value, unit, (low, high) in (
-            ("microscope.energy", energy, "eV", checked["energy"]),
-            ("specimen.mistilt", tilt, "mrad", (0.0, checked["mistilt_most"])),
-            ("specimen.thickness", specimen.thickness, "Å", (0.0, checked["thickness_most"])),
-            ("specimen: vacancies", vacant(specimen), "of the sites", (0.0, checked["vacant_most"]))):
+            ("microscope.energy", energy, "eV", bounds["energy"]),
+            ("specimen.mistilt", tilt, "mrad", (0.0, bounds["mistilt_most"])),
+            ("specimen.thickness", specimen.thickness, "Å", (0.0, bounds["thickness_most"])),
+            ("specimen: vacancies", vacant(specimen), "of the sites", (0.0, bounds["vacant_most"]))):
         if not low - 1e-6 <= value <= high + 1e-6:
             raise FieldError(f"{key}: the convolution model was checked from {low:g} to {high:g} {unit}, and this is "
                              f"{value:g}; change it, or use multislice")
@@ -830,8 +808,3 @@ def offered(microscope: Microscope) -> tuple[Detector, ...]:
     """The detectors of a drawn microscope that passed the check."""
     convergence, passed = number(microscope.convergence), record()["offered"]
     return tuple(d for d in microscope.detectors if detector_class(d.angles(convergence), convergence) in passed)
-
-
-def record_digest() -> str:
-    """Digest of the record that is shipped."""
-    return hashlib.sha256(json.dumps(record(), sort_keys=True).encode()).hexdigest()

@@ -13,13 +13,9 @@ point of its window (ours). `prism.json` keeps the errors against multislice; se
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from functools import cache
-from importlib.resources import files
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -28,6 +24,7 @@ from numpy.typing import NDArray
 from emsynth.draw import number
 from emsynth.errors import FieldError
 from emsynth.microscope import Microscope
+from emsynth.simulation import checked
 from emsynth.simulation.plan import Plan, polar, positions, smooth_number, soft_disc
 from emsynth.simulation.scattering import amplitude, series_to_picture
 
@@ -111,8 +108,8 @@ class Windowed:
             weights = amplitude(self._plan, self._microscope, float(node))[self._order]
             for start in range(0, self._period[0], _ROWS):
                 rows = range(start, min(self._period[0], start + _ROWS))
-                for row, partial in zip(rows, self._along_rows(waves, weights, rows), strict=True):
-                    out[:, row::self._period[0]] += np.float32(share) * self._windows(row, partial)
+                for row, summed in zip(rows, self._along_rows(waves, weights, rows), strict=True):
+                    out[:, row::self._period[0]] += np.float32(share) * self._windows(row, summed)
         return out
 
     def _in_space(self, exits: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -229,29 +226,9 @@ def foci(plan: Plan, microscope: Microscope, error: float = 3e-3) -> tuple[NDArr
     return mean + spread * at, weight
 
 
-@cache
-def record() -> dict[str, Any]:
-    """The errors against multislice on specimens that the window was not chosen on."""
-    read: dict[str, Any] = json.loads((files("emsynth.simulation") / "prism.json").read_text("utf-8"))
-    return read
-
-
-def detector_class(angles: tuple[float, float], convergence: float) -> str:
-    """Which of the checked detectors one is like: HAADF, LAADF, ABF or BF.
-
-    Parameters
-    ----------
-    angles : tuple of float
-        Inner and outer angle in mrad.
-    convergence : float
-        Convergence semi-angle in mrad.
-    """
-    inner, outer = angles
-    if inner >= record()["checked"]["inner_least"] - 1e-6:
-        return "HAADF"
-    if inner >= convergence:
-        return "LAADF"
-    return "ABF" if inner > 0 or outer > 0.5 * convergence else "BF"
+record = partial(checked.record, "prism")
+record_digest = partial(checked.digest, "prism")
+detector_class = partial(checked.detector_class, "prism")
 
 
 def check_offered(microscope: Microscope) -> dict[str, float]:
@@ -289,8 +266,3 @@ def check_offered(microscope: Microscope) -> dict[str, float]:
                 f"{', '.join(held['offered']) or 'none'}. Remove the detector, or use physics: multislice")
         deviation[name] = worst
     return deviation
-
-
-def record_digest() -> str:
-    """Digest of the record that is shipped."""
-    return hashlib.sha256(json.dumps(record(), sort_keys=True).encode()).hexdigest()
