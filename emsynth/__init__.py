@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from emsynth.sample import Sample, render, simulate
     from emsynth.simulation.field import Field
     from emsynth.store import open_dataset
+    from emsynth.streaming import Batch, Stream, stream
 
 __version__ = "0.1.0"
-__all__ = ["Field", "Recipe", "Retake", "Sample", "__version__", "build", "distort", "open_dataset", "render",
-           "simulate"]
+__all__ = ["Batch", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "build", "distort", "open_dataset",
+           "render", "simulate", "stream"]
 
 # Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
 _HOMES = {
-    "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe", "Retake": "emsynth.retake",
+    "Batch": "emsynth.streaming", "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe",
+    "Retake": "emsynth.retake",
     "Sample": "emsynth.sample", "build": "emsynth.builder", "distort": "emsynth.retake",
     "open_dataset": "emsynth.store", "render": "emsynth.sample", "simulate": "emsynth.sample",
+    "Stream": "emsynth.streaming", "stream": "emsynth.streaming",
 }
 
 

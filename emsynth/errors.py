@@ -24,6 +24,10 @@ class StoreError(EmsynthError, OSError):
     """A store cannot be created, read or written, or does not hold what it should."""
 
 
+class StreamError(EmsynthError, ValueError):
+    """A data set cannot be streamed in the way that was asked for."""
+
+
 class StoreExistsError(StoreError, FileExistsError):
     """The output is already there and neither ``--resume`` nor ``--overwrite`` was given."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from emsynth.errors import StoreError, StoreExistsError
 from emsynth.recipe import Recipe
 from emsynth.simulation.images import OwnImages
 from emsynth.store import claims, manifest
-from emsynth.store.layout import FORMAT_VERSION, field_count, shard_count, shard_range
+from emsynth.store.layout import FORMAT_VERSION, READABLE, field_count, shard_count, shard_range
 
 GENERATOR = "emsynth"
 
@@ -63,9 +64,10 @@ class Store:
         """Numbers of the finished parts; `kind` is ``"field"`` or ``"shard"``."""
         return manifest.finished(self.path, kind)
 
-    def intact(self, kind: str) -> frozenset[int]:
-        """Numbers of the finished parts whose files are all there in full length."""
-        return frozenset(n for n in self.finished(kind) if manifest.intact(self.path, manifest.part_name(kind, n)))
+    def intact(self, kind: str, wanted: Iterable[int] | None = None) -> frozenset[int]:
+        """Numbers of those of the wanted parts (by default all) whose files are all there in full length."""
+        digest, among = str(self.attributes["recipe_digest"]), self.finished(kind) if wanted is None else wanted
+        return frozenset(n for n in among if manifest.intact(self.path, manifest.part_name(kind, n), digest))
 
     @property
     def complete(self) -> bool:
@@ -87,14 +89,24 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     StoreError
         Where `path` is not a store, or one of a format that this version does not know.
     """
-    attributes = _attributes(Path(path))
+    return known(Path(path), _attributes(Path(path)))
+
+
+def known(path: Path, attributes: dict[str, Any]) -> Store:
+    """The store of these group attributes.
+
+    Raises
+    ------
+    StoreError
+        Where they are not those of a store, or of a format that this version does not know.
+    """
     if attributes.get("generator") != GENERATOR or "format_version" not in attributes:
         raise StoreError(f"{path}: a Zarr group, but not an emsynth data set")
-    if attributes["format_version"] != FORMAT_VERSION:
+    if attributes["format_version"] not in READABLE:
         raise StoreError(f"{path}: format_version {attributes['format_version']} is unknown, this emsynth reads "
-                         f"{FORMAT_VERSION}; use the emsynth that wrote it: "
+                         f"{', '.join(map(str, READABLE))}; use the emsynth that wrote it: "
                          f"{attributes.get('versions', {}).get('emsynth', 'not recorded')}")
-    return Store(Path(path), attributes)
+    return Store(path, attributes)
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -119,6 +131,10 @@ def join(path: str | os.PathLike[str], recipe: Recipe) -> Store:
         Where it is made from another recipe; says what differs.
     """
     store = open_store(path)
+    written = store.attributes["format_version"]
+    if written != FORMAT_VERSION:
+        raise StoreError(f"{path}: of format_version {written}, which this emsynth reads but does not go on with (it "
+                         f"writes {FORMAT_VERSION}); give another --out, or --overwrite to build it anew")
     if store.attributes["recipe_digest"] == recipe.digest:
         return store
     there, here = store.attributes["recipe"], without_folders(recipe.model_dump(mode="json"))
@@ -196,3 +212,11 @@ def check_creatable(path: Path) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         why = "may not be written" if parent.is_dir() else "is not a folder"
         raise StoreError(f"{path}: cannot be created: {parent} {why}; give another --out")
+
+
+def check_writable(path: Path) -> None:
+    """Raise StoreError where a store is only to be read, before any work goes into what it cannot take."""
+    for folder in (path, path / manifest.FOLDER, path / claims.FOLDER):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(f"{path}: cannot be written: {folder} is read-only; make it writable, or a copy of the "
+                             f"data set, and go on with that")

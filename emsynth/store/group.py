@@ -18,7 +18,8 @@ import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from emsynth.distortion import MaskBit
 from emsynth.errors import EmsynthError, IntegrityError, StoreError
@@ -26,12 +27,13 @@ from emsynth.passes import Outline
 from emsynth.provenance import fingerprint, versions
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample, SampleColumns
-from emsynth.simulation.field import Field, from_arrays, to_arrays
+from emsynth.simulation.field import Field, to_arrays
 from emsynth.store import claims, description, manifest
 from emsynth.store.claims import claim, release
 from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store, without_folders
-from emsynth.store.layout import FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
+from emsynth.store.layout import FIELD_DIMS, FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
 from emsynth.store.manifest import part_name
+from emsynth.store.reading import open_reading
 
 if TYPE_CHECKING:
     import xarray
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Store", "checksums", "claim", "create", "describe", "exists", "join", "open_dataset", "open_store",
            "part_name", "read_field", "read_sample", "release", "verify", "write_field", "write_shard"]
 
-_FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",),
-               "class_map": ("class_y", "class_x"), "column_position": ("column", "axis"), "column_number": ("column",),
-               "column_depth": ("column", "end"), "column_atoms": ("column",)}
 _FIELD_UNITS = {"image": "1", "thickness": "Å", "column_position": "Å", "column_depth": "Å"}
 
 
@@ -106,10 +105,10 @@ def _write_empty(draft: Path, recipe: Recipe, columns: int) -> None:
     group = zarr.create_group(draft, zarr_format=3, attributes=_about(recipe))
     length = sizes(recipe.samples, recipe.image.size, columns)
     for layout in LAYOUT:
-        _create_array(group, layout, layout.shape(length), recipe.store.shard)
+        _create_array(group, layout, layout.shape(length), recipe)
     for name, labels in LABELS.items():
         labelled: zarr.Array[Any] = group.create_array(name, shape=(len(labels),), chunks=(len(labels),), dtype=str,
-                                                       dimension_names=(name,), compressors=_codec(text=True))
+                                                       dimension_names=(name,), compressors=_codecs("lz4", text=True))
         labelled[:] = np.array(labels, dtype=object)
     # Groups, so that whoever lists the store finds nothing in it that is not Zarr.
     for folder in ("fields", manifest.FOLDER, claims.FOLDER):
@@ -124,8 +123,8 @@ def _about(recipe: Recipe) -> dict[str, Any]:
             "versions": versions(), "platform": fingerprint(), "units": units, "licence": recipe.store.licence}
 
 
-def _create_array(group: zarr.Group, layout: ArrayLayout, shape: tuple[int, ...], shard: int) -> None:
-    rest = shape[1:]
+def _create_array(group: zarr.Group, layout: ArrayLayout, shape: tuple[int, ...], recipe: Recipe) -> None:
+    rest, shard = shape[1:], recipe.store.shard
     about: dict[str, Any] = {"long_name": layout.about}
     if layout.units:
         about["units"] = layout.units
@@ -135,11 +134,14 @@ def _create_array(group: zarr.Group, layout: ArrayLayout, shape: tuple[int, ...]
     group.create_array(
         layout.name, shape=shape, dtype=str if layout.text else layout.dtype, dimension_names=layout.dims,
         chunks=(1 if layout.sharded else shard, *rest), shards=(shard, *rest) if layout.sharded else None,
-        compressors=_codec(layout.text), fill_value=layout.missing, attributes=about)
+        compressors=_codecs(recipe.store.codec, layout.text), fill_value=layout.missing, attributes=about)
 
 
-def _codec(text: bool = False) -> BloscCodec:
-    return BloscCodec(cname="zstd", shuffle="noshuffle") if text else BloscCodec(cname="lz4", shuffle="bitshuffle")
+def _codecs(codec: str, text: bool = False) -> list[BytesBytesCodec]:
+    """How a chunk is compressed, and the checksum behind it: who reads one chunk only can still trust it."""
+    if text:
+        return [BloscCodec(cname="zstd", shuffle="noshuffle"), Crc32cCodec()]
+    return [*([BloscCodec(cname="lz4", shuffle="bitshuffle")] if codec == "lz4" else []), Crc32cCodec()]
 
 
 def write_shard(path: str | os.PathLike[str], number: int, samples: Sequence[Sample]) -> None:
@@ -171,7 +173,7 @@ def write_shard(path: str | os.PathLike[str], number: int, samples: Sequence[Sam
             array = cast("zarr.Array[Any]", group[layout.name]).with_config({"write_empty_chunks": True})
             array[wanted.start:wanted.stop] = _stack(layout, samples, array.shape[1:])
         manifest.write(store.path, part, [layout.file(number) for layout in LAYOUT],
-                       {"first": wanted.start, "last": wanted.stop - 1})
+                       {"first": wanted.start, "last": wanted.stop - 1, **_of(store)})
 
 
 def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None:
@@ -179,7 +181,7 @@ def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None
     store = open_store(path)
     with _writing(store.path, part_name("field", number)) as part:
         _remove(store.path / "fields", str(number))
-        arrays = to_arrays(field)
+        arrays, codec = to_arrays(field), str(store.attributes["recipe"]["store"].get("codec", "lz4"))
         about = json.loads(arrays.pop("about").tobytes())
         group = zarr.create_group(store.path / "fields" / str(number), zarr_format=3, attributes=about)
         for name, values in arrays.items():
@@ -187,11 +189,15 @@ def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None
             inner = (1, 1, *whole[2:]) if name == "image" else whole
             array: zarr.Array[Any] = group.create_array(
                 name, shape=values.shape, dtype=values.dtype, chunks=inner, shards=whole if name == "image" else None,
-                dimension_names=_FIELD_DIMS[name], compressors=_codec(), config={"write_empty_chunks": True},
+                dimension_names=FIELD_DIMS[name], compressors=_codecs(codec), config={"write_empty_chunks": True},
                 attributes={"units": _FIELD_UNITS[name]} if name in _FIELD_UNITS else {})
             array[...] = values
         files = manifest.files_below(store.path / "fields" / str(number))
-        manifest.write(store.path, part, [f"fields/{number}/{name}" for name in files])
+        manifest.write(store.path, part, [f"fields/{number}/{name}" for name in files], _of(store))
+
+
+def _of(store: Store) -> dict[str, Any]:
+    return {"recipe_digest": store.attributes["recipe_digest"]}
 
 
 @contextlib.contextmanager
@@ -269,13 +275,7 @@ def read_field(path: str | os.PathLike[str], number: int) -> Field:
     IntegrityError
         Where it cannot be read.
     """
-    part = part_name("field", number)
-    manifest.check_complete(Path(path), part)
-    with _reading(Path(path), part):
-        group = zarr.open_group(Path(path) / "fields" / str(number), mode="r", zarr_format=3)
-        arrays = {name: np.asarray(cast("zarr.Array[Any]", group[name])[...]) for name in _FIELD_DIMS}
-        about = json.dumps(dict(group.attrs), sort_keys=True).encode()
-        return from_arrays({**arrays, "about": np.frombuffer(about, np.uint8)})
+    return open_reading(path).field(number)
 
 
 def read_kept(path: str | os.PathLike[str], index: int) -> dict[str, NDArray[Any]]:

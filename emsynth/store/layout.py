@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 2
+# Raise with every change of the layout, and keep reading what was written before: 2 has no crc32c behind its chunks.
+FORMAT_VERSION = 3
+READABLE = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ LAYOUT = (
                 "0.5 Å"),
     ArrayLayout("drawn", ("sample",), "str", "", "drawn recipe as JSON; rendering it again gives the sample"),
 )
+
+# Arrays of a field, and their dimensions.
+FIELD_DIMS = {"image": ("thickness", "detector", "field_y", "field_x"), "thickness": ("thickness",),
+              "class_map": ("class_y", "class_x"), "column_position": ("column", "axis"), "column_number": ("column",),
+              "column_depth": ("column", "end"), "column_atoms": ("column",)}
 
 # Labels along the short dimensions, kept as coordinates.
 LABELS = {"axis": ("row", "col"), "coefficient": ("row", "col", "constant")}

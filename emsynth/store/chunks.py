@@ -1,0 +1,262 @@
+"""Chunks of a local Zarr v3 array, read straight from their files; no Zarr here.
+
+For the few codecs that emsynth writes this is many times quicker than a general reader, it checks every chunk, and it
+has neither threads nor an event loop, so that a process may fork after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc  # type: ignore[import-untyped]
+import numpy as np
+from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from emsynth.errors import IntegrityError
+
+_CRC = 4  # bytes
+_ABSENT = 2**64 - 1  # offset of an inner chunk that was not written
+_OPEN = 128  # shards of one array whose files stay open
+_PLAIN = {"name": "bytes", "configuration": {"endian": "little"}}
+_ONE_BYTE = {"name": "bytes"}
+_TEXT = "vlen-utf8"
+
+
+_Placed = tuple[tuple[int, ...], NDArray[Any]]
+
+
+class UnfamiliarError(Exception):
+    """An array that emsynth would not have written so; a general reader may know how to read it."""
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """How a chunk becomes bytes."""
+
+    text: bool
+    compressed: bool
+    checked: bool
+
+    @classmethod
+    def of(cls, codecs: list[dict[str, Any]]) -> _Coding:
+        names = [codec["name"] for codec in codecs]
+        first = {key: value for key, value in codecs[0].items() if value}
+        text = names[0] == _TEXT
+        if not (text or first in (_PLAIN, _ONE_BYTE)) or names[1:] not in ([], ["blosc"], ["crc32c"],
+                                                                          ["blosc", "crc32c"]):
+            raise UnfamiliarError(f"codecs {names}")
+        return cls(text, "blosc" in names, names[-1] == "crc32c")
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """An open file of inner chunks; closed when nobody reads it any more."""
+
+    file: Any
+    name: str
+    places: list[list[int]]
+
+    @property
+    def deleted(self) -> bool:
+        return os.fstat(self.file.fileno()).st_nlink == 0
+
+
+class LocalArray:
+    """One array of a local store.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the store.
+    name : str
+        Name of the array in it, e.g. ``"truth"`` or ``"fields/3/image"``.
+
+    Raises
+    ------
+    UnfamiliarError
+        Where the array has codecs or a layout that emsynth does not write.
+    IntegrityError
+        Where its ``zarr.json`` is missing or damaged.
+
+    Notes
+    -----
+    Sharding as in the Zarr v3 specification: inner chunks, and at the end of the file their offsets and lengths
+    (little-endian uint64) with a crc32c of their own.
+    """
+
+    def __init__(self, store: Path, name: str) -> None:
+        self.store, self.name = store, name
+        try:
+            about = json.loads((store / name / "zarr.json").read_text())
+            self.shape = tuple(int(n) for n in about["shape"])
+            outer = tuple(about["chunk_grid"]["configuration"]["chunk_shape"])
+            codecs, kind = about["codecs"], about["data_type"]
+            separator = about["chunk_key_encoding"]["configuration"]["separator"]
+        except FileNotFoundError:
+            raise IntegrityError(f"{store}: {name}: file is missing: {name}/zarr.json") from None
+        except (OSError, ValueError, KeyError, TypeError) as reason:
+            raise IntegrityError(f"{store}: {name}/zarr.json cannot be read ({reason})") from None
+        self._sharded = codecs[0]["name"] == "sharding_indexed"
+        inner = codecs[0]["configuration"] if self._sharded else {"codecs": codecs, "chunk_shape": outer}
+        self.dtype: np.dtype[Any] = np.dtype(object if kind == "string" else kind)
+        self._outer, self._inner = outer, tuple(inner["chunk_shape"])
+        self._coding = _Coding.of(inner["codecs"])
+        index = [codec["name"] for codec in inner.get("index_codecs", ())]
+        if separator != "/" or (self._sharded and (len(codecs) > 1 or index != ["bytes", "crc32c"]
+                                                   or inner["index_location"] != "end")):
+            raise UnfamiliarError(f"{name}: chunk keys or shards that emsynth does not write")
+        self._open: OrderedDict[int, _Shard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read_into(self, index: int, out: NDArray[Any]) -> None:
+        """Read one sample, straight into a row of a batch.
+
+        Parameters
+        ----------
+        index : int
+            Along the first axis.
+        out : ndarray of shape ``shape[1:]``
+            Contiguous, of the array's type.
+
+        Raises
+        ------
+        IntegrityError
+            Where the bytes are not those that were written, or not there; names file and sample. `out` is then
+            undefined.
+        """
+        number, place = divmod(index, self._outer[0])
+        shard = self._shard(number, index)
+        self._fetch(shard, place, out, index)
+        if shard.deleted:  # or replaced, by a build that mends it: then once more
+            with self._lock:
+                self._open.pop(number, None)
+            self._fetch(self._shard(number, index), place, out, index)
+
+    def whole(self) -> NDArray[Any]:
+        """All of the array.
+
+        Raises
+        ------
+        IntegrityError
+            As `read_into`.
+        """
+        out = np.empty(self.shape, self.dtype)
+        for corner in product(*(range(-(-n // step)) for n, step in zip(self.shape, self._outer, strict=True))):
+            start = tuple(c * step for c, step in zip(corner, self._outer, strict=True))
+            for at, chunk in self._chunks(corner, start):
+                part = tuple(slice(a, min(a + step, n)) for a, step, n in zip(at, self._inner, self.shape, strict=True))
+                out[part] = chunk[tuple(slice(s.stop - s.start) for s in part)]
+        return out
+
+    def _chunks(self, corner: tuple[int, ...], start: tuple[int, ...]) -> Iterator[_Placed]:
+        file = "/".join((self.name, "c", *map(str, corner)))
+        if not self._sharded:
+            raw = self._bytes_of(file)
+            yield start, self._decoded(raw, file)
+            return
+        shard = self._opened(file)
+        steps = [range(0, outer, inner) for outer, inner in zip(self._outer, self._inner, strict=True)]
+        for place, within in enumerate(product(*steps)):
+            at = tuple(a + b for a, b in zip(start, within, strict=True))
+            if all(a < n for a, n in zip(at, self.shape, strict=True)):
+                chunk = np.empty(self._inner, self.dtype)
+                self._fetch(shard, place, chunk, None)
+                yield at, chunk
+
+    def _shard(self, number: int, index: int) -> _Shard:
+        with self._lock:
+            shard = self._open.get(number)
+            if shard is not None:
+                self._open.move_to_end(number)
+                return shard
+        shard = self._opened("/".join((self.name, "c", str(number), *("0" for _ in self.shape[1:]))), index)
+        with self._lock:
+            self._open[number] = shard
+            while len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        return shard
+
+    def _opened(self, name: str, index: int | None = None) -> _Shard:
+        count = 1
+        for outer, inner in zip(self._outer, self._inner, strict=True):
+            count *= outer // inner
+        try:
+            file = open(self.store / name, "rb", buffering=0)  # noqa: SIM115 - closed with its last reader
+            start = os.fstat(file.fileno()).st_size - 16 * count - _CRC
+            raw = os.pread(file.fileno(), 16 * count + _CRC, max(0, start))
+        except OSError as reason:
+            raise self._damage(name, _why(reason), index) from None
+        if len(raw) != 16 * count + _CRC or not _sound(raw[:-_CRC], raw[-_CRC:]):
+            raise self._damage(name, "truncated, or its index is damaged", index)
+        return _Shard(file, name, np.frombuffer(raw[:-_CRC], "<u8").reshape(count, 2).tolist())
+
+    def _fetch(self, shard: _Shard, place: int, out: NDArray[Any], index: int | None) -> None:
+        offset, length = shard.places[place]
+        if offset == _ABSENT:
+            raise self._damage(shard.name, "it was never written", index)
+        tail = bytearray(_CRC if self._coding.checked else 0)
+        body: Any = bytearray(length - len(tail)) if self._coding.compressed else out.reshape(-1).view(np.uint8)
+        if len(body) + len(tail) != length:
+            raise self._damage(shard.name, f"{length} bytes where {len(body) + len(tail)} are needed", index)
+        try:
+            found = os.preadv(shard.file.fileno(), [body, tail] if tail else [body], offset)
+        except OSError as reason:
+            raise self._damage(shard.name, _why(reason), index) from None
+        if found != length:
+            raise self._damage(shard.name, f"truncated, {found} of {length} bytes", index)
+        if tail and not _sound(body, tail):
+            raise self._damage(shard.name, "checksum differs", index)
+        if self._coding.compressed:
+            try:
+                numcodecs.blosc.decompress(body, out)
+            except (RuntimeError, ValueError) as reason:
+                raise self._damage(shard.name, f"cannot be decompressed ({reason})", index) from None
+
+    def _bytes_of(self, name: str) -> bytes:
+        try:
+            raw = (self.store / name).read_bytes()
+        except OSError as reason:
+            raise self._damage(name, _why(reason)) from None
+        if not self._coding.checked:
+            return raw
+        if not _sound(raw[:-_CRC], raw[-_CRC:]):
+            raise self._damage(name, "checksum differs")
+        return raw[:-_CRC]
+
+    def _decoded(self, raw: bytes, name: str) -> NDArray[Any]:
+        try:
+            plain = numcodecs.blosc.decompress(raw) if self._coding.compressed else raw
+            if self._coding.text:
+                return np.asarray(VLenUTF8().decode(plain), object).reshape(self._inner)
+            return np.frombuffer(plain, self.dtype).reshape(self._inner)
+        except (RuntimeError, ValueError) as reason:
+            raise self._damage(name, f"cannot be decoded ({reason})") from None
+
+    def _damage(self, file: str, why: str, index: int | None = None) -> IntegrityError:
+        what = f"{self.name} of sample {index}" if index is not None else self.name
+        return IntegrityError(f"{self.store}: {what}: {why}: {file}; emsynth verify looks at the rest, and emsynth "
+                              f"build with --resume makes it again")
+
+
+def _why(reason: OSError) -> str:
+    return "file is missing" if isinstance(reason, FileNotFoundError) else f"cannot be read ({reason.strerror})"
+
+
+def _sound(body: Any, tail: Any) -> bool:
+    """Whether bytes have the crc32c that follows them."""
+    if isinstance(body, np.ndarray):  # a read-only view is checked where it lies
+        body = body.view()
+        body.flags.writeable = False
+    elif not isinstance(body, bytes):
+        body = np.frombuffer(memoryview(body).toreadonly(), np.uint8)
+    return int(google_crc32c.value(body)) == int.from_bytes(tail, "little")

@@ -1,0 +1,227 @@
+"""A stream of shuffled batches, resumable at any step, with threads that work ahead."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emsynth.errors import StreamError
+from emsynth.store.reading import Readable, open_reading
+from emsynth.streaming.batch import Batch
+from emsynth.streaming.blocks import Blocks
+from emsynth.streaming.order import Order
+from emsynth.streaming.source import Fresh, Source, Stored
+
+_SPLITS = ("train", "val", "test", None)
+_MEMORY = 4 << 30  # bytes of fields
+
+
+def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "train", fresh: bool = True,
+           patch: int | None = None, rank: int = 0, world: int = 1, *, views: int = 1, also: Sequence[str] = (),
+           symmetric: bool = False, shuffle: bool = True, drop_last: bool = False, threads: int = 1,
+           memory: int = _MEMORY, tensors: bool = False, pin: bool | None = None) -> Stream:
+    """Stream a data set as shuffled batches; one epoch per iteration.
+
+    Parameters
+    ----------
+    path : path, str or zarr store
+        A local folder, a ``.zip`` file of one, an address that fsspec understands, or any `zarr.abc.store.Store`. Local
+        folders are read straight from their files, all others through zarr, with the same results.
+    batch_size : int
+        Samples in a batch; the last of an epoch may have fewer.
+    seed : int
+        Key of order, windows and fresh distortions.
+    split : str or None
+        ``"train"``, ``"val"``, ``"test"``, or None for all.
+    fresh : bool
+        Distort the stored fields afresh in every epoch, so that no pair is ever seen twice; only fields need to be in
+        the data set. Else the stored pairs.
+    patch : int, optional
+        Side of a random window of each image, px. A fresh one is rendered at that size, as a part of the whole scan,
+        and truth and image are aligned over it; a stored one is cut out.
+    rank, world : int
+        Of distributed training: the ranks see disjoint samples whose union is the split, in the same number of steps.
+    views : int
+        Independent distortions of each truth, for Noise2Noise [1]_; with `fresh` only.
+    also : sequence of str
+        Arrays of the store besides truth and distorted image, e.g. ``("displacement", "mask", "expected_counts")``.
+    symmetric : bool
+        Turn and mirror stored pairs by those symmetries that leave their statistics as they are: most cameras allow
+        all eight of the square, a scan hardly any. Fresh pairs come from a turned and mirrored field already.
+    shuffle : bool
+        Whether each epoch has an order of its own; else it is that of the samples.
+    drop_last : bool
+        Leave out the samples that do not fill a batch on every rank.
+    threads : int
+        Threads that prepare batches ahead; 0 prepares each when it is asked for. The batches do not depend on it.
+    memory : int
+        Bytes of fields to hold at a time. Where they need more, each epoch goes through random sets of them in turn.
+    tensors : bool
+        Give torch tensors, pictures with a channel: (N, 1, H, W).
+    pin : bool, optional
+        Put tensors into pinned memory; by default where there is a GPU.
+
+    Returns
+    -------
+    Stream
+
+    Raises
+    ------
+    StreamError
+        Where it cannot be streamed in this way; says what can.
+    StoreError
+        Where it is not a data set, or not finished.
+
+    References
+    ----------
+    .. [1] Lehtinen et al., Noise2Noise, Proc. ICML (2018).
+    """
+    _check(fresh, split, views, symmetric, threads, seed)
+    readable = open_reading(path)
+    size = int(readable.store.attributes["recipe"]["image"]["size"])
+    if patch is not None and not 1 <= patch <= size:
+        raise StreamError(f"patch: {patch} px is outside 1 to {size} px, the images of {readable.label}")
+    source = _source(readable, split, fresh, patch, views, tuple(also), symmetric, seed, memory)
+    groups, sets = source.groups()
+    order = Order(source.samples, batch_size, seed, rank, world, shuffle, drop_last, groups if shuffle else (), sets)
+    return Stream(source, order, threads, tensors, pin)
+
+
+def _check(fresh: bool, split: str | None, views: int, symmetric: bool, threads: int, seed: int) -> None:
+    if split not in _SPLITS:
+        raise StreamError(f"split: {split!r} is none of {', '.join(map(repr, _SPLITS))}")
+    if views < 1 or (views > 1 and not fresh):
+        raise StreamError(f"views: {views} distortions of one truth are made of fresh ones only, one or more; "
+                          f"take fresh=True")
+    if symmetric and fresh:
+        raise StreamError("symmetric: the fields of fresh pairs are turned and mirrored by the recipe "
+                          "(image.rotation, image.flip); take fresh=False, or leave it out")
+    if threads < 0:
+        raise StreamError(f"threads: {threads} is below 0")
+    if not 0 <= seed < 2**63:
+        raise StreamError(f"seed: {seed} is outside 0 to 2**63 - 1")
+
+
+def _source(readable: Readable, split: str | None, fresh: bool, patch: int | None, views: int, also: tuple[str, ...],
+            symmetric: bool, seed: int, memory: int) -> Source:
+    if fresh:
+        return Fresh(readable, split, also, patch, seed, views, memory)
+    if symmetric:
+        return Stored(readable, split, also, patch, seed, tuple(sorted(readable.store.recipe.distort.symmetry)))
+    return Stored(readable, split, also, patch, seed)
+
+
+class Stream:
+    """Batches of a data set; a position in it, (epoch, step), says which comes next.
+
+    Iterating goes on from the position to the end of its epoch; the next iteration is the next epoch. A loop that was
+    left early is gone on with. `stream` makes one.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Position: what has been given out is before it. Of a loop's body: that batch is given out.
+    waited : float
+        Seconds that the consumer has waited for batches so far.
+    """
+
+    def __init__(self, source: Source, order: Order, threads: int, tensors: bool, pin: bool | None) -> None:
+        self._source, self._order, self._threads = source, order, threads
+        self._blocks = Blocks()
+        self._tensors = None
+        if tensors:
+            from emsynth.streaming.tensors import Tensors  # torch takes seconds to import
+
+            self._tensors = Tensors(pin)
+        self.epoch = self.step = 0
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+        return self._order.steps
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Indices of the samples of the split, of all ranks."""
+        return self._order.samples
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """One batch: a pure function of data set, seed, epoch, rank and step.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 on.
+        step : int
+            0 to ``len(stream) - 1``.
+
+        Raises
+        ------
+        IntegrityError
+            Where the bytes of a sample are not those that were written; names file and sample.
+        """
+        indices = self._order.batch(epoch, step)
+        room = self._blocks.array if self._tensors is None else self._tensors.room(self._blocks)
+        found: dict[str, Any] = {"index": indices.copy(), **self._source.read(indices, epoch, room)}
+        return Batch(found if self._tensors is None else self._tensors.of(found))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from the position to the end of its epoch."""
+        epoch, steps = self.epoch, range(self.step, len(self))
+        ahead = self._ahead(epoch, steps) if self._threads else map(partial(self.batch, epoch), steps)
+        for step in steps:
+            asked = time.perf_counter()
+            made = next(ahead)
+            self.waited += time.perf_counter() - asked
+            self.seek(epoch, step + 1)
+            yield made
+            del made  # so that its memory can be used again as soon as the consumer lets it go
+
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Go to a position; the next iteration begins there."""
+        if epoch < 0 or not 0 <= step <= len(self):
+            raise StreamError(f"epoch {epoch}, step {step} is no position; steps are 0 to {len(self)}")
+        self.epoch, self.step = (epoch + 1, 0) if step == len(self) else (epoch, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and what the order depends on, as plain JSON values."""
+        order = self._order
+        return {"epoch": self.epoch, "step": self.step, "seed": order.seed, "samples": len(order.samples),
+                "batch_size": order.batch_size, "world": order.world}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to the position of a state.
+
+        Raises
+        ------
+        StreamError
+            Where it is of a stream whose order is another one.
+        """
+        own = self.state_dict()
+        other = [name for name in own if name not in ("epoch", "step") and state.get(name) != own[name]]
+        if other:
+            raise StreamError("; ".join(f"{name}: the state is of a stream with {state.get(name)}, this one has "
+                                        f"{own[name]}" for name in other))
+        self.seek(int(state["epoch"]), int(state["step"]))
+
+    def _ahead(self, epoch: int, steps: range) -> Generator[Batch, None, None]:
+        with ThreadPoolExecutor(self._threads, "emsynth-stream") as pool:
+            made: deque[Future[Batch]] = deque()
+            try:
+                for step in steps:
+                    made.append(pool.submit(self.batch, epoch, step))
+                    # One batch waits for the consumer while each thread prepares another.
+                    if len(made) > self._threads:
+                        yield made.popleft().result()
+                while made:
+                    yield made.popleft().result()
+            finally:
+                for future in made:
+                    future.cancel()
