@@ -8,6 +8,7 @@ import os
 import shutil
 
 import fakes
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -18,6 +19,7 @@ import emsynth
 from emsynth import store
 from emsynth.errors import IntegrityError, StoreError, StreamError
 from emsynth.recipe import Recipe
+from emsynth.store import _chunk_kernels
 from emsynth.store.chunks import LocalArray
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.order import Order
@@ -77,6 +79,22 @@ def test_every_array_is_read_as_zarr_reads_it(path):
     assert np.array_equal(LocalArray(path, "fields/3/image").whole(), stack)
 
 
+@pytest.mark.skipif(not _chunk_kernels.USABLE, reason="no crc32c instruction here, or kernels are not compiled")
+def test_the_kernel_and_the_library_agree_on_checksums():
+    """Around the lengths at which the kernel changes its way."""
+    raw = np.random.default_rng(1).integers(0, 256, 70000, np.uint8)
+    stretch = 3 * 8 * _chunk_kernels._STRETCH
+    for length in [*range(18), stretch - 1, stretch, stretch + 9, 2 * stretch, 69999]:
+        assert _chunk_kernels.crc32c(raw[:length]) == google_crc32c.value(raw[:length].tobytes()), length
+
+
+def test_one_by_one_gives_the_same_as_all_at_once(path, monkeypatch):
+    """Where the processor has no instruction for the checksum."""
+    quick = list(open_stream(path, also=("mask",)))
+    monkeypatch.setattr(_chunk_kernels, "USABLE", False)
+    assert all(alike(a, b) for a, b in zip(quick, open_stream(path, also=("mask",)), strict=True))
+
+
 def test_an_epoch_gives_every_sample_once_in_an_order_of_its_own(path):
     """Shuffling loses and repeats nothing."""
     stream = open_stream(path)
@@ -85,7 +103,8 @@ def test_an_epoch_gives_every_sample_once_in_an_order_of_its_own(path):
     assert first != second != list(range(SAMPLES))
 
 
-@given(n=st.integers(1, 60), world=st.integers(1, 7), size=st.integers(1, 9), drop=st.booleans(), sets=st.integers(0, 3))
+@given(n=st.integers(1, 60), world=st.integers(1, 7), size=st.integers(1, 9), drop=st.booleans(),
+       sets=st.integers(0, 3))
 def test_ranks_are_disjoint_and_together_the_split(n, world, size, drop, sets):
     """Whatever the numbers; with equal steps, so that no rank waits for another for ever."""
     samples = np.arange(n) * 3 + 1
@@ -278,16 +297,16 @@ def damage(own, kind):
         file.unlink()
 
 
-@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize(("threads", "kernel"), [(0, True), (2, True), (0, False)])
 @pytest.mark.parametrize("kind", ["flipped byte", "truncated", "index", "missing"])
-def test_damage_names_file_and_sample_and_is_never_data(path, own, kind, threads):
+def test_damage_names_file_and_sample_and_is_never_data(path, own, kind, threads, kernel, monkeypatch):
     """Whatever else of the batch is sound."""
+    monkeypatch.setattr(_chunk_kernels, "USABLE", kernel and _chunk_kernels.USABLE)
     stream = open_stream(own, batch_size=1, shuffle=False, threads=threads)
     damage(own, kind)
-    seen = []
+    batches, seen = iter(stream), []
     with pytest.raises(IntegrityError, match=r"truth of sample 1[2-5]: .*truth/c/3/0/0"):
-        for batch in stream:
-            seen.append(int(batch.index[0]))
+        seen.extend(int(batch.index[0]) for batch in batches)
     assert set(seen) <= set(range(15))
     with emsynth.open_dataset(path) as sound:
         for i in seen:

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from emsynth.errors import IntegrityError
+from emsynth.store import _chunk_kernels
 
 _CRC = 4  # bytes
 _ABSENT = 2**64 - 1  # offset of an inner chunk that was not written
@@ -66,9 +68,13 @@ class _Shard:
     name: str
     places: list[list[int]]
 
+    @cached_property
+    def descriptor(self) -> int:
+        return int(self.file.fileno())
+
     @property
     def deleted(self) -> bool:
-        return os.fstat(self.file.fileno()).st_nlink == 0
+        return os.fstat(self.descriptor).st_nlink == 0
 
 
 class LocalArray:
@@ -118,29 +124,60 @@ class LocalArray:
         self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read_into(self, index: int, out: NDArray[Any]) -> None:
-        """Read one sample, straight into a row of a batch.
+    def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read some samples, straight into a batch.
 
         Parameters
         ----------
-        index : int
+        indices : (n,) int64
             Along the first axis.
-        out : ndarray of shape ``shape[1:]``
+        out : ndarray of shape ``(n, *shape[1:])``
             Contiguous, of the array's type.
 
         Raises
         ------
         IntegrityError
-            Where the bytes are not those that were written, or not there; names file and sample. `out` is then
+            Where the bytes of one are not those that were written, or not there; names file and sample. `out` is then
             undefined.
         """
-        number, place = divmod(index, self._outer[0])
-        shard = self._shard(number, index)
-        self._fetch(shard, place, out, index)
-        if shard.deleted:  # or replaced, by a build that mends it: then once more
-            with self._lock:
-                self._open.pop(number, None)
-            self._fetch(self._shard(number, index), place, out, index)
+        wanted = indices.tolist()
+        shards = {number: self._shard(number, index) for index in wanted
+                  for number in [index // self._outer[0]]}
+        if _chunk_kernels.USABLE:
+            self._read_all(wanted, shards, out)
+        else:
+            for row, index in enumerate(wanted):
+                number, place = divmod(index, self._outer[0])
+                self._fetch(shards[number], place, out[row], index)
+        for number, shard in shards.items():
+            if shard.deleted:  # or replaced, by a build that mends it: then once more
+                with self._lock:
+                    self._open.pop(number, None)
+                for row, index in enumerate(wanted):
+                    if index // self._outer[0] == number:
+                        self._fetch(self._shard(number, index), index % self._outer[0], out[row], index)
+
+    def _read_all(self, wanted: list[int], shards: dict[int, _Shard], out: NDArray[Any]) -> None:
+        size, tail = self._outer[0], _CRC * self._coding.checked
+        places = np.array([shards[i // size].places[i % size] for i in wanted], np.uint64).astype(np.int64)
+        files = np.array([shards[i // size].descriptor for i in wanted], np.int64)
+        lengths = places[:, 1] - tail
+        whole = out.reshape(len(wanted), -1).view(np.uint8)
+        if self._coding.compressed:
+            starts = np.concatenate([[0], np.cumsum((lengths + 7) // 8 * 8)])
+        else:
+            starts = np.arange(len(wanted) + 1) * whole.shape[1]
+        ends = starts[:-1] + lengths
+        sound = np.zeros(len(wanted), np.bool_)
+        # Whatever is wrong with a chunk, it is read again by itself, which says what.
+        if lengths.min() >= 0 and places.min() >= 0 and (self._coding.compressed or (lengths == whole.shape[1]).all()):
+            room = np.empty(starts[-1], np.uint8) if self._coding.compressed else whole.reshape(-1)
+            _chunk_kernels.fetch(files, places[:, 0], lengths, starts[:-1], bool(tail), room, sound)
+        for row, index in enumerate(wanted):
+            if not sound[row]:
+                self._fetch(shards[index // size], index % size, out[row], index)
+            elif self._coding.compressed:
+                self._expand(room[starts[row]:ends[row]], out[row], shards[index // size].name, index)
 
     def whole(self) -> NDArray[Any]:
         """All of the array.
@@ -209,7 +246,7 @@ class LocalArray:
         if len(body) + len(tail) != length:
             raise self._damage(shard.name, f"{length} bytes where {len(body) + len(tail)} are needed", index)
         try:
-            found = os.preadv(shard.file.fileno(), [body, tail] if tail else [body], offset)
+            found = os.preadv(shard.descriptor, [body, tail] if tail else [body], offset)
         except OSError as reason:
             raise self._damage(shard.name, _why(reason), index) from None
         if found != length:
@@ -217,10 +254,13 @@ class LocalArray:
         if tail and not _sound(body, tail):
             raise self._damage(shard.name, "checksum differs", index)
         if self._coding.compressed:
-            try:
-                numcodecs.blosc.decompress(body, out)
-            except (RuntimeError, ValueError) as reason:
-                raise self._damage(shard.name, f"cannot be decompressed ({reason})", index) from None
+            self._expand(body, out, shard.name, index)
+
+    def _expand(self, body: Any, out: NDArray[Any], name: str, index: int | None) -> None:
+        try:
+            numcodecs.blosc.decompress(body, out)
+        except (RuntimeError, ValueError) as reason:
+            raise self._damage(name, f"cannot be decompressed ({reason})", index) from None
 
     def _bytes_of(self, name: str) -> bytes:
         try:

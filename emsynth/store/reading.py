@@ -31,8 +31,8 @@ class SampleArray(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def read_into(self, index: int, out: NDArray[Any]) -> None:
-        """Read sample `index` into `out`, of shape ``shape[1:]``, or raise IntegrityError."""
+    def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read some samples into `out`, of shape ``(len(indices), *shape[1:])``, or raise IntegrityError."""
 
     def whole(self) -> NDArray[Any]:
         """All of the array."""
@@ -159,14 +159,15 @@ class ZarrArray:
         self._there: set[tuple[int, ...]] = set()
         self._lock = threading.Lock()
 
-    def read_into(self, index: int, out: NDArray[Any]) -> None:
-        where = f"{self.label}: {self.name} of sample {index}"
+    def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         size = (self._array.shards or self._array.chunks)[0]
-        self._check_there((index // size, *(0 for _ in self.shape[1:])), where)
-        with _through_zarr(where):
-            out[...] = self._array[index]
-        if out.dtype.kind == "f" and np.isnan(out.flat[0]):
-            raise IntegrityError(f"{where}: it was never written; {_GONE_BY}")
+        for row, index in enumerate(indices.tolist()):
+            where = f"{self.label}: {self.name} of sample {index}"
+            self._check_there((index // size, *(0 for _ in self.shape[1:])), where)
+            with _through_zarr(where):
+                out[row] = self._array[index]
+            if out.dtype.kind == "f" and np.isnan(out[row].flat[0]):
+                raise IntegrityError(f"{where}: it was never written; {_GONE_BY}")
 
     def whole(self) -> NDArray[Any]:
         for corner in np.ndindex(*(-(-n // step) for n, step in zip(

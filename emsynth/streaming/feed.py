@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from emsynth.streaming.batch import Batch
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.order import Order
 from emsynth.streaming.source import Fresh, Source, Stored
+
+if TYPE_CHECKING:
+    from emsynth.streaming.tensors import Tensors
 
 _SPLITS = ("train", "val", "test", None)
 _MEMORY = 4 << 30  # bytes of fields
@@ -118,6 +121,15 @@ def _source(readable: Readable, split: str | None, fresh: bool, patch: int | Non
     return Stored(readable, split, also, patch, seed)
 
 
+def _tensors(pin: bool | None) -> Tensors:
+    try:
+        from emsynth.streaming.tensors import Tensors  # torch takes seconds to import, and is an extra
+    except ImportError as reason:
+        raise StreamError(f"tensors: torch is not there ({reason}); pip install 'emsynth[train]', or take NumPy "
+                          f"arrays") from None
+    return Tensors(pin)
+
+
 class Stream:
     """Batches of a data set; a position in it, (epoch, step), says which comes next.
 
@@ -135,11 +147,7 @@ class Stream:
     def __init__(self, source: Source, order: Order, threads: int, tensors: bool, pin: bool | None) -> None:
         self._source, self._order, self._threads = source, order, threads
         self._blocks = Blocks()
-        self._tensors = None
-        if tensors:
-            from emsynth.streaming.tensors import Tensors  # torch takes seconds to import
-
-            self._tensors = Tensors(pin)
+        self._tensors = _tensors(pin) if tensors else None
         self.epoch = self.step = 0
         self.waited = 0.0
 

@@ -140,8 +140,7 @@ class Stored:
                 found[name] = self._read_parts(name, indices, places, room)
             else:
                 out = found[name] = room((len(indices), *array.shape[1:]), array.dtype)
-                for row, index in enumerate(indices.tolist()):
-                    array.read_into(index, out[row])
+                array.read(indices, out)
         return found
 
     def _read_parts(self, name: str, indices: NDArray[np.int64], places: list[tuple[int, int, Symmetry]],
@@ -149,10 +148,10 @@ class Stored:
         array = self.readable.array(name)
         side = self.patch or array.shape[-1]
         out = room((len(indices), *array.shape[1:-2], side, side), array.dtype)
-        whole = np.empty(array.shape[1:], array.dtype)
-        for row, (index, (top, left, symmetry)) in enumerate(zip(indices.tolist(), places, strict=True)):
-            array.read_into(index, whole)
-            out[row] = turned(whole[..., top:top + side, left:left + side], symmetry, name == "displacement")
+        whole = room((len(indices), *array.shape[1:]), array.dtype)
+        array.read(indices, whole)
+        for row, (top, left, symmetry) in enumerate(places):
+            out[row] = turned(whole[row, ..., top:top + side, left:left + side], symmetry, name == "displacement")
         return out
 
     def _place(self, index: int, epoch: int) -> tuple[int, int, Symmetry]:
