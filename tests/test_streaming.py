@@ -19,7 +19,7 @@ import emsynth
 from emsynth import store
 from emsynth.errors import IntegrityError, StoreError, StreamError
 from emsynth.recipe import Recipe
-from emsynth.store import _chunk_kernels
+from emsynth.store import _chunk_kernels, chunks
 from emsynth.store.chunks import LocalArray
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.order import Order
@@ -93,6 +93,13 @@ def test_one_by_one_gives_the_same_as_all_at_once(path, monkeypatch):
     quick = list(open_stream(path, also=("mask",)))
     monkeypatch.setattr(_chunk_kernels, "USABLE", False)
     assert all(alike(a, b) for a, b in zip(quick, open_stream(path, also=("mask",)), strict=True))
+
+
+def test_more_shards_than_files_may_be_open(path, monkeypatch):
+    """The one used least is closed, and opened again when it is needed."""
+    before = list(open_stream(path, threads=0))
+    monkeypatch.setattr(chunks, "_OPEN", 1)
+    assert all(alike(a, b) for a, b in zip(before, open_stream(path, threads=2), strict=True))
 
 
 def test_an_epoch_gives_every_sample_once_in_an_order_of_its_own(path):

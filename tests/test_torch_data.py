@@ -11,6 +11,7 @@ import pytest
 from test_streaming import SAMPLES, make
 
 import emsynth
+from emsynth.errors import StreamError
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
 
@@ -34,6 +35,13 @@ def test_tensors_are_the_arrays_with_a_channel(path):
     assert tensors.distorted.shape == (4, 2, 16, 16)
     assert (tensors.distorted.numpy() == arrays.distorted).all()
     assert (tensors.truth[:, 0].numpy() == arrays.truth).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, where memory can be pinned")
+def test_pinned_memory_without_a_gpu_is_refused(path):
+    """Before torch fails in the middle of it."""
+    with pytest.raises(StreamError, match="pin: pinned memory needs a GPU"):
+        emsynth.stream(path, tensors=True, pin=True, **SETTINGS)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

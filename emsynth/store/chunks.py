@@ -27,7 +27,7 @@ from emsynth.errors import IntegrityError
 from emsynth.store import _chunk_kernels
 
 _CRC = 4  # bytes
-_ABSENT = 2**64 - 1  # offset of an inner chunk that was not written
+_ABSENT = -1  # offset of an inner chunk that was not written: all bits set
 _OPEN = 128  # shards of one array whose files stay open
 _PLAIN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
@@ -66,7 +66,7 @@ class _Shard:
 
     file: Any
     name: str
-    places: list[list[int]]
+    places: NDArray[np.int64]
 
     @cached_property
     def descriptor(self) -> int:
@@ -159,7 +159,7 @@ class LocalArray:
 
     def _read_all(self, wanted: list[int], shards: dict[int, _Shard], out: NDArray[Any]) -> None:
         size, tail = self._outer[0], _CRC * self._coding.checked
-        places = np.array([shards[i // size].places[i % size] for i in wanted], np.uint64).astype(np.int64)
+        places = np.array([shards[i // size].places[i % size] for i in wanted])
         files = np.array([shards[i // size].descriptor for i in wanted], np.int64)
         lengths = places[:, 1] - tail
         whole = out.reshape(len(wanted), -1).view(np.uint8)
@@ -185,7 +185,7 @@ class LocalArray:
         Raises
         ------
         IntegrityError
-            As `read_into`.
+            As `read`.
         """
         out = np.empty(self.shape, self.dtype)
         for corner in product(*(range(-(-n // step)) for n, step in zip(self.shape, self._outer, strict=True))):
@@ -235,10 +235,11 @@ class LocalArray:
             raise self._damage(name, _why(reason), index) from None
         if len(raw) != 16 * count + _CRC or not _sound(raw[:-_CRC], raw[-_CRC:]):
             raise self._damage(name, "truncated, or its index is damaged", index)
-        return _Shard(file, name, np.frombuffer(raw[:-_CRC], "<u8").reshape(count, 2).tolist())
+        # As signed numbers an absent chunk lies at -1.
+        return _Shard(file, name, np.frombuffer(raw[:-_CRC], "<i8").reshape(count, 2))
 
     def _fetch(self, shard: _Shard, place: int, out: NDArray[Any], index: int | None) -> None:
-        offset, length = shard.places[place]
+        offset, length = shard.places[place].tolist()
         if offset == _ABSENT:
             raise self._damage(shard.name, "it was never written", index)
         tail = bytearray(_CRC if self._coding.checked else 0)

@@ -119,8 +119,14 @@ class ZarrReading(Readable):
 
     group: Any
 
+    @cached_property
+    def _arrays(self) -> dict[str, ZarrArray]:
+        return {}
+
     def array(self, name: str) -> SampleArray:
-        return ZarrArray(self.group, name, self.label)
+        if name not in self._arrays:
+            self._arrays[name] = ZarrArray(self.group, name, self.label)
+        return self._arrays[name]
 
     def field_about(self, number: int) -> dict[str, Any]:
         with _through_zarr(f"{self.label}: field {number}"):

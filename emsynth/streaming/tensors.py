@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emsynth.errors import StreamError
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.source import Room
 
@@ -21,10 +22,17 @@ class Tensors:
     ----------
     pin : bool or None
         Whether in pinned memory; None where there is a GPU.
+
+    Raises
+    ------
+    StreamError
+        Where memory is to be pinned without a GPU.
     """
 
     def __init__(self, pin: bool | None) -> None:
         self.pin = torch.cuda.is_available() if pin is None else pin
+        if self.pin and not torch.cuda.is_available():
+            raise StreamError("pin: pinned memory needs a GPU, and torch finds none; leave it out")
 
     def room(self, blocks: Blocks) -> Room:
         """Where arrays are to be written; torch keeps pinned memory itself, until a copy to the GPU is done with it."""
