@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emsynth.builder import build
     from emsynth.recipe import Recipe
+    from emsynth.registry import fetch
     from emsynth.retake import Retake, distort
     from emsynth.sample import Sample, render, simulate
     from emsynth.simulation.field import Field
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from emsynth.streaming import Batch, Stream, stream
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "build", "distort", "open_dataset",
-           "render", "simulate", "stream"]
+__all__ = ["Batch", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "build", "distort", "fetch",
+           "open_dataset", "render", "simulate", "stream"]
 
 # Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
 _HOMES = {
     "Batch": "emsynth.streaming", "Field": "emsynth.simulation.field", "Recipe": "emsynth.recipe",
     "Retake": "emsynth.retake",
     "Sample": "emsynth.sample", "build": "emsynth.builder", "distort": "emsynth.retake",
+    "fetch": "emsynth.registry",
     "open_dataset": "emsynth.store", "render": "emsynth.sample", "simulate": "emsynth.sample",
     "Stream": "emsynth.streaming", "stream": "emsynth.streaming",
 }

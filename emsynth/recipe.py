@@ -106,8 +106,8 @@ class Store(Drawable):
 
     shard: int = Field(128, ge=1, le=65536, description="samples in one shard; a shard is one file per array and one "
                        "task of a worker")
-    codec: Literal["lz4", "none"] = Field("lz4", description="compression of the chunks: lz4 with bit shuffling, 2 to 3 "
-                                          "times smaller for counts, or none, 2 to 3 times quicker to read")
+    codec: Literal["lz4", "none"] = Field("lz4", description="compression of the chunks: lz4 with bit shuffling, 2 to "
+                                          "3 times smaller for counts, or none, 2 to 3 times quicker to read")
     licence: str = Field("CC-BY-4.0", description="licence of the data set, an SPDX identifier")
 
 

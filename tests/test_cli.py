@@ -31,7 +31,7 @@ from emsynth.preview.resolved import rows
 from emsynth.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema")
+VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema", "card", "export", "datasets")
 HEAVY = ("abtem", "ase", "dask", "matplotlib", "numba", "numpy", "pydantic", "ruamel", "scipy", "torch", "xarray",
          "zarr")
 PNG = b"\x89PNG\r\n\x1a\n"

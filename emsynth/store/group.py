@@ -29,6 +29,7 @@ from emsynth.recipe import Recipe
 from emsynth.sample import Sample, SampleColumns
 from emsynth.simulation.field import Field, to_arrays
 from emsynth.store import claims, description, manifest
+from emsynth.store import draft as drafts
 from emsynth.store.claims import claim, release
 from emsynth.store.dataset import GENERATOR, Store, check_replaceable, exists, join, open_store, without_folders
 from emsynth.store.layout import FIELD_DIMS, FORMAT_VERSION, LABELS, LAYOUT, ArrayLayout, sizes
@@ -165,25 +166,28 @@ def write_shard(path: str | os.PathLike[str], number: int, samples: Sequence[Sam
     wanted = store.samples_of(number)
     if [s.index for s in samples] != list(wanted):
         raise StoreError(f"{path}: shard {number} needs samples {wanted.start} to {wanted.stop - 1}, in order")
-    with _writing(store.path, part_name("shard", number)) as part:
-        group = zarr.open_group(store.path, mode="r+", zarr_format=3)
+    part = part_name("shard", number)
+    with _writing(store.path), drafts.draft(store.path, part) as folder:
         for layout in LAYOUT:
-            _remove(store.path / layout.name / "c", str(number))
+            (folder / layout.name).mkdir()
+            shutil.copy(store.path / layout.name / "zarr.json", folder / layout.name)
             # A chunk of zeros is written too: what is not there was never made.
-            array = cast("zarr.Array[Any]", group[layout.name]).with_config({"write_empty_chunks": True})
+            array = zarr.open_array(folder / layout.name, mode="r+", zarr_format=3).with_config(
+                {"write_empty_chunks": True})
             array[wanted.start:wanted.stop] = _stack(layout, samples, array.shape[1:])
-        manifest.write(store.path, part, [layout.file(number) for layout in LAYOUT],
-                       {"first": wanted.start, "last": wanted.stop - 1, **_of(store)})
+        files = [layout.file(number) for layout in LAYOUT]
+        drafts.put(folder, store.path, files)
+        manifest.write(store.path, part, files, {"first": wanted.start, "last": wanted.stop - 1, **_of(store)})
 
 
 def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None:
     """Write one clean stack with its columns and provenance, and then its manifest; `claim` it first."""
     store = open_store(path)
-    with _writing(store.path, part_name("field", number)) as part:
-        _remove(store.path / "fields", str(number))
+    part, place = part_name("field", number), f"fields/{number}"
+    with _writing(store.path), drafts.draft(store.path, part) as folder:
         arrays, codec = to_arrays(field), str(store.attributes["recipe"]["store"].get("codec", "lz4"))
         about = json.loads(arrays.pop("about").tobytes())
-        group = zarr.create_group(store.path / "fields" / str(number), zarr_format=3, attributes=about)
+        group = zarr.create_group(folder / place, zarr_format=3, attributes=about)
         for name, values in arrays.items():
             whole = tuple(max(1, n) for n in values.shape)
             inner = (1, 1, *whole[2:]) if name == "image" else whole
@@ -192,8 +196,9 @@ def write_field(path: str | os.PathLike[str], number: int, field: Field) -> None
                 dimension_names=FIELD_DIMS[name], compressors=_codecs(codec), config={"write_empty_chunks": True},
                 attributes={"units": _FIELD_UNITS[name]} if name in _FIELD_UNITS else {})
             array[...] = values
-        files = manifest.files_below(store.path / "fields" / str(number))
-        manifest.write(store.path, part, [f"fields/{number}/{name}" for name in files], _of(store))
+        files = [f"{place}/{name}" for name in manifest.files_below(folder / place)]
+        drafts.put(folder, store.path, files)
+        manifest.write(store.path, part, files, _of(store))
 
 
 def _of(store: Store) -> dict[str, Any]:
@@ -201,25 +206,15 @@ def _of(store: Store) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _writing(store: Path, part: str) -> Iterator[str]:
+def _writing(store: Path) -> Iterator[None]:
     try:
-        (store / manifest.FOLDER / f"{part}.json").unlink(missing_ok=True)
         # With several threads Blosc puts its blocks in the order in which they happen to finish.
         numcodecs.blosc.set_nthreads(1)
-        yield part
+        yield
     except EmsynthError:
         raise
     except OSError as reason:
         raise StoreError(f"{store}: cannot be written ({reason.strerror or reason})") from reason
-
-
-def _remove(folder: Path, name: str) -> None:
-    """Remove what an interrupted writer left: a chunk file, a folder of chunks, or Zarr's own unfinished files."""
-    for leftover in (folder / name, *folder.glob(f"{name}.*")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
 
 
 def _values(sample: Sample) -> dict[str, Any]:
