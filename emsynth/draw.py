@@ -337,7 +337,7 @@ class Drawable(Strict):
         """A copy with plain `values` for all that varies; `model_copy` in a fraction of its time."""
         copied = object.__new__(type(self))
         # Nothing varies any more: not to be worked out again.
-        object.__setattr__(copied, "__dict__", {**self.__dict__, **values, "varying": ()})
+        object.__setattr__(copied, "__dict__", {**self.__dict__, **values, "varying": (), "_planned": None})
         object.__setattr__(copied, "__pydantic_fields_set__", self.__pydantic_fields_set__ | values.keys())
         object.__setattr__(copied, "__pydantic_extra__", None)
         object.__setattr__(copied, "__pydantic_private__", None)
@@ -345,8 +345,13 @@ class Drawable(Strict):
 
     def drawn_values(self, streams: Streams, path: str) -> dict[str, Any]:
         """Plain values of the fields that vary; see `draw`."""
-        start = f"{path}." if path else ""
-        return {name: _collapse(getattr(self, name), streams, start + name) for name in self.varying}
+        planned = self.__dict__.get("_planned")
+        if planned is None or planned[0] != path:  # once for thousands of samples
+            start = f"{path}." if path else ""
+            planned = path, [(name, getattr(self, name), start + name) for name in self.varying]
+            self.__dict__["_planned"] = planned
+        return {name: value.sample(streams, at) if isinstance(value, Distribution) else _collapse(value, streams, at)
+                for name, value, at in planned[1]}
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -357,7 +362,8 @@ class Drawable(Strict):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's; what varies is worked out anew."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("varying", None)
+        for name in ("varying", "_planned"):
+            copied.__dict__.pop(name, None)
         return copied
 
     def distributions(self) -> Iterator[Distribution]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from emsynth.distortion._kernels.spline import PAD
-from emsynth.distortion.geometry import Grid, Window
+from emsynth.distortion.geometry import STILL, Grid, Path, Window
 
 # Oversampling, and up to how many px of the oversampled image: 1 and 4 GiB.
 _FACTORS = ((4, 2**28), (2, 2**30))
@@ -58,7 +58,7 @@ class Oversampled:
             seen[rows] = self.through(window, 1.0, part)
         return seen
 
-    def through(self, window: Window, sampling: float, grid: Grid) -> NDArray[np.float32]:
+    def through(self, window: Window, sampling: float, grid: Grid, path: Path = STILL) -> NDArray[np.float32]:
         """What each pixel of a grid shows, (R, C), through a window on the image.
 
         Parameters
@@ -69,6 +69,8 @@ class Oversampled:
             Size of a pixel of the image, Å.
         grid : Grid
             Window px; where the image is not periodic, no more than half of a pixel outside of it.
+        path : sequence of (float, float)
+            As for `Window.gather`.
 
         Raises
         ------
@@ -79,8 +81,7 @@ class Oversampled:
         start = 0.0 if self.periodic else 1 / self.factor + (0.5 if self.factor > 1 else 0.0)
         row, col = window.origin
         shifted = replace(window, origin=(row + start * sampling, col + start * sampling))
-        seen = shifted.gather(self.coefficients, sampling / self.factor, self.periodic, grid)
-        return np.maximum(seen, 0, out=seen)
+        return shifted.gather(self.coefficients, sampling / self.factor, self.periodic, grid, path, 0.0)
 
 
 def parts(grid: Grid) -> Iterator[tuple[slice, Grid]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion import Chain, Grid, Window
+from emsynth.distortion.chain import Part
 from emsynth.draw import number
 from emsynth.errors import FieldError
 from emsynth.maps import strain_map
@@ -53,16 +54,17 @@ class Reach:
         return np.stack([seen.min(axis=0) - around, seen.max(axis=0) + around]) + self.sway
 
 
-def reach_of(image: Image, chain: Chain, seed: int, index: int) -> Reach:
-    """Where sample `index` looks; `image` and `chain` are drawn."""
+def reach_of(image: Image, chain: Chain, seed: int, index: int, part: Part | None = None, views: int = 1) -> Reach:
+    """Where sample `index` looks, or a part of it, in all of its views; `image` and `chain` are drawn."""
     shape = (image.size, image.size)
-    where = chain.positions(shape, seed, index)
+    seats = [chain.positions(shape, seed, index, part, view) for view in range(views)]
     margin = max((stage.margin() for stage in (*chain.detector, *chain.camera)), default=0)
-    truth, probe = where.truth_grid(), where.probe_grid(margin)
+    truth, probes = seats[0].truth_grid(), [where.probe_grid(margin) for where in seats]
     along = max((abs(way) for stage in chain.scan for way, _ in stage.exposure()), default=0.0)
     warp = strain_map(image, Window(shape, 1.0), seed, index)
     sway = np.zeros((2, 2)) if warp is None else np.stack([warp.min(axis=(1, 2)), warp.max(axis=(1, 2))])
-    return Reach(shape, np.concatenate([_outline(truth), _outline(probe)]), along * _step(probe), sway, truth)
+    points = np.concatenate([_outline(grid) for grid in (truth, *probes)])
+    return Reach(shape, points, along * np.max([_step(probe) for probe in probes], axis=0), sway, truth)
 
 
 def _outline(grid: Grid) -> NDArray[np.float64]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth import view
-from emsynth.distortion import Distorted, Grid, Window, prefilter
+from emsynth.distortion import Distorted, Window
 from emsynth.errors import RecipeError
-from emsynth.oversampling import Oversampled, factor_of, oversample
+from emsynth.oversampling import factor_of
 from emsynth.passes import Outline, outline, simulate, split_of
 from emsynth.recipe import Recipe
 from emsynth.simulation.field import Field
@@ -137,8 +135,7 @@ def render(recipe: Recipe, index: int, field: Field | None = None) -> Sample:
     drawn = recipe.draw(index)
     image, window = view.window_of(recipe, drawn, clean, index)
     drawn, detector = drawn.model_copy(update={"image": image}), str(image.detector)
-    gather = partial(_seen, clean, detector, window)
-    made = drawn.distort.run(gather, window.shape, recipe.seed, index, window.pixel)
+    made = drawn.distort.run(view.Sight(clean, detector, window), window.shape, recipe.seed, index, window.pixel)
     middle = (np.asarray(window.shape) - 1) / 2
     seen = made.frame @ np.array([*middle, 1.0])
     return Sample(
@@ -160,25 +157,6 @@ def _columns(window: Window, field: Field, made: Distorted) -> SampleColumns:
         formula=tuple(field.columns.formula[c] for c in column),
         intensity=view.integrated_intensity(made.truth - np.float32(made.black_level), position, radius),
         radius=radius, resolved=resolved)
-
-
-# Spline coefficients of the fields at hand, gone when the field is: thousands of samples share them.
-_filtered: WeakKeyDictionary[Field, dict[str, NDArray[np.float32] | Oversampled]] = WeakKeyDictionary()
-
-
-def _seen(field: Field, detector: str, window: Window, grid: Grid) -> NDArray[np.float32]:
-    """Fraction of the beam on the detector with the probe at the points of a grid, (rows, cols)."""
-    held = _filtered.setdefault(field, {})
-    if detector not in held:
-        stack = field.image[:, field.detectors.index(detector)]
-        held[detector] = (oversample(stack[0], field.periodic) if field.critical
-                          else prefilter(stack, field.periodic))
-    seen = held[detector]
-    if isinstance(seen, Oversampled):
-        return seen.through(window, field.sampling[0], grid)
-    fraction = window.gather(seen, field.sampling, field.periodic, grid)
-    # A spline may ring below 0, where there is no beam at all.
-    return np.maximum(fraction, 0, out=fraction)
 
 
 def bytes_at_hand(field: Field) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,22 @@ def generator(seed: int, index: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=stream_key(seed, index, name)))
 
 
+_own = threading.local()
+
+
+def passing_generator(seed: int, index: int, name: str) -> np.random.Generator:
+    """As `generator`, six times as quick: the thread's own, good until its next call, which is for another stream."""
+    made: tuple[np.random.Generator, Any] | None = getattr(_own, "made", None)
+    if made is None:
+        bits = np.random.Philox(key=0)
+        made = _own.made = np.random.Generator(bits), bits.state
+    chosen, state = made
+    key = stream_key(seed, index, name)
+    state["state"]["key"][:] = key & 0xFFFFFFFFFFFFFFFF, key >> 64
+    chosen.bit_generator.state = state
+    return chosen
+
+
 @dataclass(frozen=True)
 class Streams:
     """The random streams of one field or of one sample.
@@ -58,4 +76,6 @@ class Streams:
 
     def uniform(self, name: str) -> float:
         """One uniform number strictly between 0 and 1 from the stream `name`, straight from its key."""
-        return ((stream_key(self.seed, self.index, name) >> 75) + 0.5) * 2.0**-53
+        text = f"{self.seed}/{self.index}/{name}".encode()
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        return ((int.from_bytes(digest[8:], "little") >> 11) + 0.5) * 2.0**-53

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion import Grid, Window
+from emsynth.distortion import Chain, Grid, Window, prefilter
+from emsynth.distortion.chain import Part
+from emsynth.distortion.exposure import Path
 from emsynth.draw import generator, number
 from emsynth.errors import FieldError
 from emsynth.maps import plane_map, strain_map
-from emsynth.oversampling import parts
+from emsynth.oversampling import Oversampled, oversample, parts
 from emsynth.reach import Reach, check_fit, fit, largest_pixel, origin, reach_of
 from emsynth.recipe import Image, Recipe, SurveyWindow, largest, smallest
 from emsynth.simulation.field import Field
 from emsynth.simulation.images import OwnImages
+from emsynth.streams import passing_generator
 
 # Between the pixels of an area that is exactly zero, the series of a sharp image rings: beside a disc, windows of 48 px
 # show 3e-5 to 3e-3 of the disc (ours). With a mean below this, it would be the ringing that is scaled to the counts.
 _DIMMEST = 1e-3
 _PLACES = 64  # that are tried before a sample is given up: enough where one in ten shows something
 
-# The darkest pixel of the images at hand, gone when the image is.
-_lowest: WeakKeyDictionary[Field, float] = WeakKeyDictionary()
+# Of the fields at hand, gone when the field is: the darkest and brightest pixel of each detector's images, and their
+# spline coefficients, which thousands of samples share.
+_ranges: WeakKeyDictionary[Field, dict[str, tuple[float, float]]] = WeakKeyDictionary()
+_filtered: WeakKeyDictionary[Field, dict[str, NDArray[np.float32] | Oversampled]] = WeakKeyDictionary()
 
 PointMap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -59,29 +66,50 @@ def fitted(drawn: Image, recipe: Image, field: Field, reach: Reach | None = None
 
 
 def window_of(recipe: Recipe, drawn: Recipe, field: Field, index: int) -> tuple[Image, Window]:
+    """The image section of sample `index` as it fits the field, and its window; see `placed`."""
+    return placed(recipe, drawn.image, drawn.distort, field, recipe.seed, index)
+
+
+def placed(recipe: Recipe, image: Image, chain: Chain, field: Field, seed: int, index: int, part: Part | None = None,
+           views: int = 1) -> tuple[Image, Window]:
     """The image section of sample `index` as it fits the field, and its window.
 
     Of a user's image a window must show something: where the mean of the image's own pixels that the truth looks at is
     below 0.001 of its brightest pixel, another place is drawn.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What `image` and `chain` were drawn from.
+    image, chain : Image, Chain
+        Drawn.
+    field : Field
+        The field.
+    seed, index : int
+        Key of every random number.
+    part : (int, int, int, int), optional
+        First row and column, rows and columns of the part of the window that is looked at.
+    views : int
+        How many views of the truth must fit the field.
 
     Raises
     ------
     FieldError
         Where the window does not fit, or none of 64 places shows anything.
     """
-    drawn = drawn.model_copy(update={"image": _with_detector(drawn.image, field, recipe.seed, index)})
-    dark = isinstance(recipe.simulate, OwnImages) and _darkest(field) < _DIMMEST
-    seen = reach_of(drawn.image, drawn.distort, recipe.seed, index) if dark or not field.periodic else None
-    reach = None if field.periodic else seen
-    image = fitted(drawn.image, recipe.image, field, reach, index)
-    window = first = place(image, field, recipe.seed, index, reach)
-    if not dark or seen is None:
-        return image, window
+    drawn = _with_detector(image, field, seed, index)
+    dark = isinstance(recipe.simulate, OwnImages) and range_of(field, str(drawn.detector))[0] < _DIMMEST
+    looks = reach_of(drawn, chain, seed, index, part, views) if dark or not field.periodic else None
+    reach = None if field.periodic else looks
+    fits = fitted(drawn, recipe.image, field, reach, index)
+    window = first = place(fits, field, seed, index, reach)
+    if not dark or looks is None:
+        return fits, window
     for turn in range(1, _PLACES + 1):
-        if brightness(window, field, seen.truth) >= _DIMMEST:
-            return image, window
-        window = place(image, field, recipe.seed, index, reach, turn)
-    raise FieldError(_empty(image, first, field, index))
+        if brightness(window, field, looks.truth) >= _DIMMEST:
+            return fits, window
+        window = place(fits, field, seed, index, reach, turn)
+    raise FieldError(_empty(fits, first, field, index))
 
 
 def _spread(drawn: Image, recipe: SurveyWindow, field: Field) -> Image:
@@ -116,11 +144,45 @@ def _with_detector(image: Image, field: Field, seed: int, index: int) -> Image:
     return image.model_copy(update={"detector": field.detectors[chosen]})
 
 
-def _darkest(field: Field) -> float:
-    # Most images have a background, and then no window is looked at.
-    if field not in _lowest:
-        _lowest[field] = float(field.image.min())
-    return _lowest[field]
+def range_of(field: Field, detector: str) -> tuple[float, float]:
+    """Darkest and brightest pixel of one detector's images."""
+    held = _ranges.setdefault(field, {})
+    if detector not in held:
+        images = field.image[:, field.detectors.index(detector)]
+        held[detector] = float(images.min()), float(images.max())
+    return held[detector]
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What one detector sees of a field through a window: the gather of a chain.
+
+    A spline may ring below 0, where there is no beam at all; it is never seen below 0.
+    """
+
+    field: Field
+    detector: str
+    window: Window
+
+    def __call__(self, grid: Grid) -> NDArray[np.float32]:
+        """Fraction of the beam on the detector with the probe at the points of a grid, (rows, cols)."""
+        return self.along(grid, ((0.0, 1.0),))
+
+    def along(self, grid: Grid, path: Path) -> NDArray[np.float32]:
+        """The same at shares of the way to the next pixel, each times its weight, added up."""
+        seen, field = self._filtered, self.field
+        if isinstance(seen, Oversampled):
+            return seen.through(self.window, field.sampling[0], grid, path)
+        return self.window.gather(seen, field.sampling, field.periodic, grid, path, 0.0)
+
+    @cached_property
+    def _filtered(self) -> NDArray[np.float32] | Oversampled:
+        field, held = self.field, _filtered.setdefault(self.field, {})
+        if self.detector not in held:
+            stack = field.image[:, field.detectors.index(self.detector)]
+            held[self.detector] = (oversample(stack[0], field.periodic) if field.critical
+                                   else prefilter(stack, field.periodic))
+        return held[self.detector]
 
 
 def brightness(window: Window, field: Field, grid: Grid) -> float:
@@ -166,12 +228,12 @@ def place(image: Image, field: Field, seed: int, index: int, reach: Reach | None
     turned = size * pixel * (abs(math.cos(rotation)) + abs(math.sin(rotation)))
     # A window that must not see the repetition stays within the field.
     slack = np.asarray(field.extent) - np.where(field.repeats, 0.0, turned)
-    chosen = generator(seed, index, f"image.origin.{turn}" if turn else "image.origin").random(2)
+    chosen = passing_generator(seed, index, f"image.origin.{turn}" if turn else "image.origin").random(2)
     centre = np.asarray(field.extent) / 2 + (chosen - 0.5) * np.maximum(slack, 0.0)
     at = (float(centre[0]), float(centre[1])) if reach is None else origin(image, field, reach, chosen)
     window = Window(shape=(size, size), pixel=pixel, rotation=rotation, origin=at, flip=number(image.flip) > 0.5)
-    return Window(**{**vars(window), "warp": strain_map(image, window, seed, index),
-                     "plane": plane_map(image, window, len(field.thickness), seed, index)})
+    return replace(window, warp=strain_map(image, window, seed, index),
+                   plane=plane_map(image, window, len(field.thickness), seed, index))
 
 
 def classes_at(window: Window, field: Field, grid: Grid) -> NDArray[np.uint8]:

@@ -217,3 +217,44 @@ def test_offsets_must_go_with_their_grid() -> None:
     for sampling in (0.0, float("nan")):
         with pytest.raises((FieldError, ZeroDivisionError)), np.errstate(all="ignore"):
             window.gather(coefficients, sampling, True, Grid((8, 8), np.eye(2, 3)))
+
+
+@pytest.mark.parametrize("displaced", [False, True])
+def test_maps_of_rows_are_those_of_points(displaced: bool) -> None:
+    """Row by row, as polynomials between knots, strain and thickness are what they are point by point."""
+    rng = np.random.default_rng(3)
+    window = strained(rng, (40, 90))
+    field = rng.random((3, 40, 48))
+    coefficients = prefilter(field, True)
+    offsets = rng.normal(0, 4, (2, 40, 90)).astype(np.float32) if displaced else None
+    grid = Grid((40, 90), np.array([[1.02, 0.01, -30.0], [-0.02, 0.99, 12.0]]), offsets)
+    points = grid.positions().reshape(2, -1).T
+    at, plane = window.to_specimen(points) / 0.11, window.plane_at(points)
+    flat = Window((1, 1), 1.0)
+    planes = np.stack([flat.gather(coefficients[k:k + 1], 1.0, True, at.T) for k in range(3)])
+    below = np.clip(np.floor(plane).astype(int), 0, 1)
+    here = np.arange(len(plane))
+    wanted = planes[below, here] * (1 - (plane - below)) + planes[below + 1, here] * (plane - below)
+    seen = window.gather(coefficients, 0.11, True, grid)
+    np.testing.assert_allclose(seen.ravel(), wanted, atol=2e-5)
+
+
+def test_a_path_is_the_sum_of_its_looks() -> None:
+    """Before, at and behind each pixel along the displaced row, by central differences; never below what is lowest."""
+    rng = np.random.default_rng(4)
+    window, coefficients = strained(rng, (20, 30)), prefilter(rng.random((3, 40, 48)) - 0.2, True)
+    offsets = rng.normal(0, 0.5, (2, 20, 30)).astype(np.float32)
+    grid, path = Grid((20, 30), np.eye(2, 3), offsets), ((-0.4, 0.3), (0.0, 0.5), (0.4, 0.2))
+    wanted = np.zeros((20, 30))
+    for along, weight in path:
+        affine = np.eye(2, 3)
+        affine[:, 2] += along * affine[:, 1]
+        there = Grid((20, 30), affine, offsets + np.float32(along) * np.gradient(offsets, axis=2).astype(np.float32))
+        wanted += weight * np.maximum(window.gather(coefficients, 0.11, True, there), 0)
+    seen = window.gather(coefficients, 0.11, True, grid, path, 0.0)
+    np.testing.assert_allclose(seen, wanted, atol=3e-3)  # the maps' own curvature within a pixel
+    flat = Window((20, 30), 0.1)
+    shifted = [np.array([[1.0, 0.0, 0.0], [0.0, 1.0, along]]) for along, _ in path]
+    alone = [np.maximum(flat.gather(coefficients, 0.11, True, Grid((20, 30), affine)), 0) for affine in shifted]
+    both = flat.gather(coefficients, 0.11, True, Grid((20, 30), np.eye(2, 3)), path, 0.0)
+    np.testing.assert_allclose(both, sum(w * one for (_, w), one in zip(path, alone, strict=True)), atol=1e-6)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks.speed import stem_chain
 from benchmarks.speed.stem_chain import Settings
-from emsynth.distortion import Chain, Detection, Readout, ScanClock, Window
+from emsynth.distortion import Chain, Detection, Grid, Readout, ScanClock, Window
 from emsynth.distortion.chain import Distorted
-from emsynth.distortion.geometry import prefilter
+from emsynth.distortion.geometry import STILL, Path, prefilter
 from emsynth.draw import Streams
 
 SEED = 5
@@ -57,10 +57,23 @@ def window(side: int) -> Window:
     return Window((side, side), stem_chain.PIXEL, rotation=stem_chain.ROTATION, origin=stem_chain.ORIGIN)
 
 
+class _Look:
+    """What a chain sees through the window, as `emsynth.view.Sight`, but of a field that has no ground truth."""
+
+    def __init__(self, side: int) -> None:
+        self.window = window(side)
+
+    def __call__(self, grid: Grid) -> NDArray[np.float32]:
+        return self.along(grid, STILL)
+
+    def along(self, grid: Grid, path: Path) -> NDArray[np.float32]:
+        """At shares of the way to the next pixel, each times its weight, added up."""
+        return self.window.gather(coefficients(), stem_chain.SAMPLING, True, grid, path, 0.0)
+
+
 def distort(made: Chain, side: int, index: int) -> Distorted:
     """Truth, image, displacement and mask of sample `index`."""
-    view, clean = window(side), coefficients()
-    return made.run(lambda where: view.gather(clean, stem_chain.SAMPLING, True, where), (side, side), SEED, index)
+    return made.run(_Look(side), (side, side), SEED, index)
 
 
 def draw_and_distort(varied: Chain, side: int, index: int) -> Distorted:

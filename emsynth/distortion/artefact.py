@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import gaussian_filter
 
-from emsynth.distortion.overlay import Border, Overlay, percentile
+from emsynth.distortion._kernels import noise
+from emsynth.distortion.overlay import Border, Overlay, percentiles
 from emsynth.distortion.resample import Resample
-from emsynth.distortion.stage import Artefact, MaskBit, Pair, normals
+from emsynth.distortion.stage import Artefact, MaskBit, Pair
+from emsynth.distortion.symmetry import IDENTITY, SQUARE, Symmetry
 from emsynth.draw import AnyChoice, Choice, Quantity, Uniform, number, quantity
 
 _WHITE = 255.0  # of 8 bit
@@ -29,6 +31,7 @@ class Smooth(Artefact):
     """
 
     stage: Literal["smooth"] = "smooth"
+    symmetry: ClassVar[Symmetry] = SQUARE  # alike along both axes
     filter: Annotated[Literal["gaussian", "median"] | AnyChoice, Field(description="Kind of smoothing")] = Choice(
         values=("gaussian", "median")
     )
@@ -36,7 +39,7 @@ class Smooth(Artefact):
         Uniform(low=0.3, high=2), unit="px", low=0, high=20, about="Deviation σ of the Gaussian; the median has none"
     )
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Smooth the image."""
         if self.filter == "median":
             pair.image = _median(pair.image)
@@ -53,15 +56,19 @@ class Contrast(Artefact):
     """
 
     stage: Literal["contrast"] = "contrast"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel alike
     low: Quantity = quantity(Uniform(low=0, high=2), unit="%", low=0, high=49, about="Percentile that becomes 0")
     high: Quantity = quantity(Uniform(low=98, high=100), unit="%", low=51, high=100, about="Percentile that becomes 1")
 
-    def retouch(self, pair: Pair, key: int) -> None:
-        """Rescale both images and clip the distorted one."""
-        low, high = (percentile(pair.image, number(percent)) for percent in (self.low, self.high))
+    def levels(self, pair: Pair) -> tuple[float, float]:
+        """What becomes 0, and the span from there to what becomes 1."""
+        low, high = percentiles(pair.image, (number(self.low), number(self.high)))
         span = _visible(low, high)
-        if span == 0:
-            low, span = _range(pair.image)
+        return (low, span) if span else _range(pair.image)
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
+        """Rescale both images and clip the distorted one."""
+        low, span = levels or self.levels(pair)
         if span == 0:
             return
         # Compared before rescaling, whose rounding could push the percentiles themselves beyond 0 and 1.
@@ -80,11 +87,16 @@ class Gamma(Artefact):
     """
 
     stage: Literal["gamma"] = "gamma"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel alike
     gamma: Quantity = quantity(Uniform(low=0.4, high=2.5), unit="1", low=0.1, high=10, about="Exponent γ")
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def levels(self, pair: Pair) -> tuple[float, float]:
+        """Darkest value of the image and the span to its brightest."""
+        return _range(pair.image)
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Map both images and the black level."""
-        (low, span), gamma = _range(pair.image), number(self.gamma)
+        (low, span), gamma = levels or self.levels(pair), number(self.gamma)
         if span == 0 or gamma == 1:
             return
         pair.truth = _bend(pair.truth, low, span, gamma)
@@ -102,13 +114,20 @@ class EightBit(Artefact):
     """
 
     stage: Literal["eight_bit"] = "eight_bit"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel alike
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def levels(self, pair: Pair) -> tuple[float, float]:
+        """Darkest value of the image and the span to its brightest."""
+        return _range(pair.image)
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Rescale both images and round the distorted one."""
-        low, span = _range(pair.image)
+        low, span = levels or self.levels(pair)
         slope = _WHITE / span if span else 1.0
         pair.rescale(slope, -slope * low)
-        pair.image = np.clip(np.rint(pair.image), np.float32(0), np.float32(_WHITE))
+        rounded = np.rint(pair.image)
+        pair.mask[(rounded < 0) | (rounded > _WHITE)] |= np.uint8(MaskBit.CLIPPED)  # by the levels of another view
+        pair.image = np.clip(rounded, np.float32(0), np.float32(_WHITE))
         pair.step = 1.0
 
 
@@ -125,11 +144,12 @@ class Jpeg(Artefact):
     """
 
     stage: Literal["jpeg"] = "jpeg"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # blocks from the upper left; rows and columns weigh differently
     quality: Quantity = quantity(
         Uniform(low=30, high=95), unit="1", low=1, high=100, about="Quality on the scale of libjpeg, rounded"
     )
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Code and decode the image."""
         low, span = _range(pair.image)
         if span == 0:
@@ -151,16 +171,16 @@ class ExtraNoise(Artefact):
     """
 
     stage: Literal["extra_noise"] = "extra_noise"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     sigma: Quantity = quantity(
         Uniform(low=0.05, high=2), unit="1", low=0, high=100, about="Deviation, as a share of that of the truth"
     )
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Add the noise to the image."""
         deviation = number(self.sigma) * float(pair.truth.std(dtype=np.float64))
-        white = normals(key, 0, pair.image.shape)
-        white *= deviation
-        pair.image = pair.image + white.astype(np.float32)
+        pair.image = np.array(pair.image, order="C")
+        noise.add_normal(np.uint64(key), np.uint64(0), deviation, pair.image.reshape(-1))
 
 
 def _visible(low: float, high: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from emsynth.distortion._kernels import camera, noise
 from emsynth.distortion.camera_defects import DeadPixels, HotPixels, Seams, XRay
 from emsynth.distortion.digitiser import BlackLevel, Gain, Quantise, ReadNoise, Saturation
 from emsynth.distortion.stage import Detection, Readout, autoregressive, uniforms
+from emsynth.distortion.symmetry import FLIPS, SQUARE, Symmetry
 from emsynth.draw import Count, LogUniform, Quantity, Uniform, number, quantity
 
 MARGIN = 32  # px: five deviations of the widest point spread, 1/(π·0.05) px each
@@ -135,6 +136,7 @@ class Conversion(Detection):
     """
 
     stage: Literal["conversion"] = "conversion"
+    symmetry: ClassVar[Symmetry] = SQUARE  # the MTF is that of square pixels
     weight: Quantity = quantity(
         Uniform(low=0.2, high=0.8), unit="1", low=0, high=1, about="Weight A of the narrow part of the MTF"
     )
@@ -213,6 +215,7 @@ class Counting(Detection):
     """
 
     stage: Literal["counting"] = "counting"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     efficiency: Quantity = quantity(
         Uniform(low=0.3, high=0.95), unit="1", low=0.01, high=1, about="Share D0 of the electrons that is detected"
     )
@@ -244,6 +247,7 @@ class DarkCurrent(Detection):
     """
 
     stage: Literal["dark_current"] = "dark_current"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     mean: Quantity = quantity(
         LogUniform(low=0.01, high=5), unit="e", low=0, high=1e6, about="Mean i_d·t, dark current times exposure"
     )
@@ -279,6 +283,7 @@ class GainMap(Detection):
     """
 
     stage: Literal["gain_map"] = "gain_map"
+    symmetry: ClassVar[Symmetry] = SQUARE  # white
     sigma: Quantity = quantity(
         Uniform(low=0, high=0.03), unit="1", low=0, high=0.2, about="Relative deviation of the gain"
     )
@@ -303,6 +308,7 @@ class RowColumnOffsets(Detection):
     """
 
     stage: Literal["row_column_offsets"] = "row_column_offsets"
+    symmetry: ClassVar[Symmetry] = FLIPS  # AR(1) is the same backwards; see also `symmetries`
     row_sigma: Quantity = quantity(
         LogUniform(low=0.002, high=0.1), unit="1", low=0, high=2,
         about="Deviation from row to row, as a share of the mean count",
@@ -314,6 +320,10 @@ class RowColumnOffsets(Detection):
     correlation: Quantity = quantity(
         Uniform(low=0, high=0.95), unit="1", low=0, high=0.999, about="Correlation of neighbouring lines"
     )
+
+    def symmetries(self) -> Symmetry:
+        """Rows and columns may be exchanged where their deviations are drawn alike."""
+        return SQUARE if self.row_sigma == self.column_sigma else FLIPS
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Add the offsets to the rows and columns of `image (R, C)`."""
@@ -332,6 +342,7 @@ class OffsetMap(Detection):
     """
 
     stage: Literal["offset_map"] = "offset_map"
+    symmetry: ClassVar[Symmetry] = SQUARE  # white
     sigma: Quantity = quantity(
         LogUniform(low=1e-4, high=0.02), unit="1", low=0, high=2,
         about="Deviation, as a share of the brightest signal",

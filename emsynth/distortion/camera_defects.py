@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import noise
 from emsynth.distortion.stage import Detection, MaskBit, Readout, normals, uniforms
+from emsynth.distortion.symmetry import IDENTITY, SQUARE, Symmetry
 from emsynth.draw import Choice, LogUniform, Quantity, Uniform, number, quantity
 
 AREA = 256 * 256  # px to which rates refer
@@ -38,6 +39,11 @@ def _log_uniforms(key: int, stream: int, shape: tuple[int, ...], low: float, hig
     return drawn
 
 
+def _about_the_middle(place: Quantity) -> bool:
+    """Whether the seam is drawn from both halves of the frame alike."""
+    return place == 0.5 or (isinstance(place, Uniform) and place.low + place.high == 1)
+
+
 def _walk(start: tuple[int, int], turns: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Self-avoiding random walk of len(turns) + 1 px; the shortest one that can trap itself has 8."""
     visited = [start]
@@ -65,6 +71,7 @@ class XRay(Detection):
     """
 
     stage: Literal["xray"] = "xray"
+    symmetry: ClassVar[Symmetry] = SQUARE  # a walk has no preferred direction
     rate: Quantity = quantity(
         Uniform(low=0, high=8), unit="1", low=0, high=1000, about="Mean number of hits per 256 x 256 px"
     )
@@ -108,6 +115,7 @@ class Seams(Detection):
     """
 
     stage: Literal["seams"] = "seams"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # see `symmetries`
     row: Quantity = quantity(
         Uniform(low=-0.5, high=1.5), unit="1", low=-100, high=100,
         about="Where the upper quadrants end, as a share of the rows; not in view outside 0-1",
@@ -128,6 +136,13 @@ class Seams(Detection):
         about="Area of the pixels at a seam, as a multiple of the others'",
     )
 
+    def symmetries(self) -> Symmetry:
+        """Those under which the places of both seams are drawn alike."""
+        flips = [_about_the_middle(place) for place in (self.row, self.col)]
+        alike = self.row == self.col
+        return frozenset((turned, down, across) for turned, down, across in SQUARE
+                         if (alike or not turned) and (flips[0] or not down) and (flips[1] or not across))
+
     def boundary(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """First row and column beyond the seams, px; an end of the window where a seam is not in view."""
         row, col = number(self.row) * shape[0], number(self.col) * shape[1]
@@ -135,7 +150,9 @@ class Seams(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Rescale and shift the quadrants of `image (R, C)`."""
-        row, col = self.boundary(image.shape)
+        frame, place = readout.clock.frame_shape, readout.clock.place
+        row, col = (min(max(end - start, 0), side) for end, start, side in
+                    zip(self.boundary(frame), place, image.shape, strict=True))
         self._widen(image, readout.mask, row)
         self._widen(image.T, readout.mask.T, col)
         deviation = normals(key, 0, (2, 4))
@@ -169,6 +186,7 @@ class HotPixels(Detection):
     """
 
     stage: Literal["hot_pixels"] = "hot_pixels"
+    symmetry: ClassVar[Symmetry] = SQUARE  # anywhere alike
     rate: Quantity = quantity(
         Uniform(low=0, high=8), unit="1", low=0, high=1000, about="Mean number per 256 x 256 px"
     )
@@ -201,6 +219,7 @@ class DeadPixels(Detection):
     """
 
     stage: Literal["dead_pixels"] = "dead_pixels"
+    symmetry: ClassVar[Symmetry] = SQUARE  # anywhere alike
     rate: Quantity = quantity(
         Uniform(low=0, high=8), unit="1", low=0, high=1000, about="Mean number per 256 x 256 px"
     )

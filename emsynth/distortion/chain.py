@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, get_args
@@ -17,12 +15,14 @@ from emsynth.distortion._kernels import motion as kernels
 from emsynth.distortion.artefact import ArtefactStage
 from emsynth.distortion.camera import CameraStage
 from emsynth.distortion.detector import DetectorStage
-from emsynth.distortion.geometry import Grid
+from emsynth.distortion.exposure import Gather as Gather
+from emsynth.distortion.exposure import exposed, return_room, seen, take_room
 from emsynth.distortion.positions import Positions
 from emsynth.distortion.resample import Resample, enlarged_map
 from emsynth.distortion.scan import ScanStage
 from emsynth.distortion.split import affine_part
-from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, happens, purpose_key, row_means
+from emsynth.distortion.stage import Detection, Motion, Pair, Readout, ScanClock, Stage, happens, purpose_key, row_means
+from emsynth.distortion.symmetry import SQUARE, Turn
 from emsynth.draw import Drawable, LogUniform, Quantity, Streams, number, quantity
 from emsynth.errors import FieldError
 
@@ -31,11 +31,7 @@ _DEVIATIONS = 4.0
 # A mean fraction of the beam below this is rounding, not signal.
 _DARK = 1e-9
 
-_STILL = ((0.0, 1.0),)
-
-_rooms = threading.local()
-
-Gather = Callable[[Grid], NDArray[np.float32]]
+Part = tuple[int, int, int, int]
 
 
 def _tags(union: object) -> tuple[str, ...]:
@@ -86,6 +82,10 @@ class Distorted(Positions):
     black_level: float
     step: float
     sampling: float | None
+
+
+class DarkWindowError(FieldError):
+    """A window shows nothing that could be scaled to the expected counts."""
 
 
 class Chain(Drawable):
@@ -164,67 +164,102 @@ class Chain(Drawable):
         own = (name for name in self.varying if name not in _PARTS)
         return {name: getattr(self, name).sample(streams, start + name) for name in own}
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in the order of the parts."""
+        return (*self.scan, *self.detector, *self.camera, *self.artefact)
+
+    @property
+    def symmetry(self) -> tuple[Turn, ...]:
+        """Operations (transpose, flip_rows, flip_cols) of the square that all stages of an undrawn chain allow.
+
+        They form a group, its identity first. A drawn chain knows no distributions, and so may allow less.
+        """
+        return tuple(sorted(SQUARE.intersection(*(stage.symmetries() for stage in self.stages))))
+
     def clock(
-        self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0), whole: tuple[int, int] | None = None
+        self, shape: tuple[int, int], corner: tuple[int, int] = (0, 0), whole: tuple[int, int] | None = None,
+        patch: bool = False,
     ) -> ScanClock:  # fmt: skip
         """Clock of a scan of `shape` (rows, cols), as the scan stages leave it; or of a part of a larger one."""
-        clock = ScanClock(*shape, number(self.dwell), number(self.fly_back), corner, whole)
+        clock = ScanClock(*shape, number(self.dwell), number(self.fly_back), corner, whole, patch)
         for stage in self.scan:
             clock = stage.pace(clock)
         return clock
 
-    def region(self, shape: tuple[int, int], seed: int, index: int) -> tuple[int, int, int, int]:
+    def region(self, shape: tuple[int, int], seed: int, index: int, part: Part | None = None) -> Part:
         """Part of a window of `shape` that is rendered, because the user cuts the rest off: row, col, rows, cols.
 
-        The microscope scanned all of it: the part keeps its place in the scan's time.
+        The microscope scanned all of it: the part keeps its place in the scan's time. Of a window of which only a
+        `part` is wanted the user crops that part.
         """
+        top, left, rows, cols = part or (0, 0, *shape)
         for stage in self.artefact:
             if isinstance(stage, Resample):
-                return stage.region(shape, purpose_key(seed, index, stage.stage))
-        return 0, 0, *shape
+                down, right, rows, cols = stage.region((rows, cols), purpose_key(seed, index, stage.stage))
+                return top + down, left + right, rows, cols
+        return top, left, rows, cols
 
-    def positions(self, shape: tuple[int, int], seed: int, index: int) -> Positions:
+    def positions(
+        self, shape: tuple[int, int], seed: int, index: int, part: Part | None = None, view: int = 0
+    ) -> Positions:  # fmt: skip
         """Where truth and image of sample `index` look, for a window of `shape`; costs no gather.
 
         The split follows `truth_geometry`. A streak moves content towards larger col by its centroid m; the truth
-        looks m px to the left, so that its content moves along.
+        looks m px to the left, so that its content moves along. For `part` and `view` see `run` and `run_views`.
         """
-        return self._positions(self._part(shape, seed, index), seed, index)[0]
+        clock = self._part(shape, seed, index, part)
+        first = self._positions(clock, seed, index)[0]
+        return self._seen_again(first, clock, seed, index, view)[0] if view else first
 
-    def _part(self, shape: tuple[int, int], seed: int, index: int) -> ScanClock:
-        top, left, rows, cols = self.region(shape, seed, index)
-        return self.clock((rows, cols), (top, left), shape)
+    def _part(self, shape: tuple[int, int], seed: int, index: int, part: Part | None) -> ScanClock:
+        top, left, rows, cols = self.region(shape, seed, index, part)
+        return self.clock((rows, cols), (top, left), shape, part is not None and part != (0, 0, *shape))
+
+    def _moved(self, clock: ScanClock, seed: int, index: int, view: int) -> tuple[Motion, Motion | None]:
+        # Motion of the probe, and that part of it which the truth shares where its geometry is smooth.
+        keyed = [(stage, purpose_key(seed, index, stage.stage, view)) for stage in self._ordered_scan()]
+        if not keyed:
+            return Motion.none(clock), None
+        motion = Motion.total([stage.move(clock, key) for stage, key in keyed])
+        if self.truth_geometry != "smooth":
+            return motion, None
+        return motion, Motion.total([stage.move_slowly(clock, key) for stage, key in keyed])
 
     def _positions(
-        self, clock: ScanClock, seed: int, index: int
+        self, clock: ScanClock, seed: int, index: int, view: int = 0
     ) -> tuple[Positions, NDArray[np.float32] | None]:  # fmt: skip
         # Also the displacement once more, as float32, None where there is none.
         (rows, cols), (top, left) = clock.shape, clock.corner
         frame = np.array([[1.0, 0.0, top], [0.0, 1.0, left]])
-        affine = np.zeros((2, 3))
-        keyed = [(stage, purpose_key(seed, index, stage.stage)) for stage in self._ordered_scan()]
-        moves = [stage.move(clock, key) for stage, key in keyed]
-        motion, slow = Motion.total(moves) if moves else Motion.none(clock), None
-        if self.truth_geometry == "affine" and moves:
+        motion, shared = self._moved(clock, seed, index, view)
+        affine, slow = np.zeros((2, 3)), None
+        if self.truth_geometry == "affine" and self.scan:
             affine = affine_part(motion, clock.shape)
-        if self.truth_geometry == "smooth" and moves:
-            shared = Motion.total([stage.move_slowly(clock, key) for stage, key in keyed])
+        if shared is not None:
             slow, motion = shared.values(), Motion.total([motion, shared.reversed()])
         if self.truth_geometry != "ideal":
             # The image's own positions stay as they are: its content moves by itself.
             affine[1, 2] -= sum(stage.centroid() for stage in self.detector)
         if not (motion.rows.any() or affine.any()):
             return Positions(affine, slow, np.zeros((2, rows, cols), np.float16), frame), None
-        moved, half = _room((2, rows, cols)), np.empty((2, rows, cols), np.uint16)
+        moved, half = take_room((2, rows, cols)), np.empty((2, rows, cols), np.uint16)
         kernels.evaluate_half(*motion.factors(affine), moved, half)
         return Positions(affine, slow, half.view(np.float16), frame), moved
+
+    def _seen_again(self, first: Positions, clock: ScanClock, seed: int, index: int,
+                    view: int) -> tuple[Positions, NDArray[np.float32] | None]:
+        # The first view's truth, with the displacement that is left of this view's own motion.
+        again, moved = self._positions(clock, seed, index, view)
+        return Positions(first.affine, first.slow, again.displacement, first.frame), moved
 
     def _ordered_scan(self) -> list[ScanStage]:
         return sorted(self.scan, key=lambda stage: SCAN_ORDER.index(stage.stage))
 
     def run(
-        self, gather: Gather, shape: tuple[int, int], seed: int, index: int, sampling: float | None = None
-    ) -> Distorted:
+        self, gather: Gather, shape: tuple[int, int], seed: int, index: int, sampling: float | None = None,
+        part: Part | None = None,
+    ) -> Distorted:  # fmt: skip
         """Distort sample `index`.
 
         Parameters
@@ -238,6 +273,10 @@ class Chain(Drawable):
             Key of every random number, with the stage's name.
         sampling : float, optional
             Size of a window pixel, Å.
+        part : (int, int, int, int), optional
+            First row and column, rows and columns of the part of the window that is wanted. It keeps its place in the
+            scan of the whole window; scaled to the expected counts, and split into what the truth shares and what not,
+            is the part alone.
 
         Returns
         -------
@@ -245,69 +284,86 @@ class Chain(Drawable):
 
         Raises
         ------
-        FieldError
+        DarkWindowError
             The window shows nothing, so that it cannot be scaled to the expected counts.
         TypeError
             The chain has not been drawn.
         """
+        return self.run_views(gather, shape, seed, index, sampling, part)[0]
+
+    def run_views(
+        self, gather: Gather, shape: tuple[int, int], seed: int, index: int, sampling: float | None = None,
+        part: Part | None = None, views: int = 1,
+    ) -> tuple[Distorted, ...]:  # fmt: skip
+        """Distort sample `index` several times, with one and the same truth: see `run`.
+
+        The first view is what `run` gives. The others share the truth and the drawn numbers of the chain; motion and
+        noise are their own. Their displacement is what their own motion leaves beside its own affine (or slow) part.
+        What the truth shows too (a crop, borders, overlays, the map of intensities) is that of the first view.
+        Motion that is no random number, such as drift and the settling after a fly-back, is alike in all of them.
+
+        Returns
+        -------
+        tuple of Distorted
+            As many as `views`.
+        """
         for undrawn in self.distributions():
             raise TypeError(f"{undrawn!r} has not been drawn: call .draw(streams) on the chain first")
-        clock = self._part(shape, seed, index)
+        clock = self._part(shape, seed, index, part)
         where, moved = self._positions(clock, seed, index)
-        truth = _seen(gather, where.truth_grid())
+        truth = seen(gather, where.truth_grid())
         scale = _scale(truth, number(self.expected_counts))
         truth *= np.float32(scale)
-        image = self._exposed(gather, where, moved, truth, np.float32(scale))
-        _rooms.held = moved
-        stages: tuple[Detection, ...] = (*self.detector, *self.camera)
-        readout, dark = self._readout(truth, clock, stages), np.zeros((1, 1), dtype=np.float32)
-        for stage in stages:
-            key, margin = purpose_key(seed, index, stage.stage), stage.margin()
-            truth, dark = stage.expect(truth, readout), stage.expect(dark, readout)
-            if margin:
-                wide = _seen(gather, where.probe_grid(margin)) * np.float32(scale)
-                inner = np.s_[margin:-margin, margin:-margin]
-                image = np.ascontiguousarray(stage.apply(wide, readout, key)[inner])
-            else:
-                image = stage.apply(image, readout, key)
-        step = max((stage.step(readout) for stage in stages), default=0.0)
-        pair = Pair(truth, image, readout.mask, readout.gain, float(dark[0, 0]), step, sampling)
-        where = self._retouch(pair, where, shape, seed, index)
-        return Distorted(
+        seats, images = [where], [exposed(gather, self.scan, where, moved, truth, np.float32(scale))]
+        for view in range(1, views):
+            return_room(moved)
+            where, moved = self._seen_again(seats[0], clock, seed, index, view)
+            seats.append(where)
+            images.append(exposed(gather, self.scan, where, moved, truth, np.float32(scale)))
+        return_room(moved)
+        made = self._detected(gather, clock, seats, truth, images, (seed, index), np.float32(scale))
+        for pair in made:
+            pair.sampling, pair.frame, pair.place = sampling, shape, part[:2] if part else (0, 0)
+        seats = self._retouch(made, seats, part[2:] if part else shape, seed, index)
+        return tuple(Distorted(
             where.affine, where.slow, where.displacement, where.frame, truth=pair.truth, distorted=pair.image,
             mask=pair.mask, expected_counts=number(self.expected_counts), scale=scale, gain=pair.gain,
             black_level=pair.black_level, step=pair.step, sampling=pair.sampling,
-        )  # fmt: skip
+        ) for pair, where in zip(made, seats, strict=True))  # fmt: skip
 
-    def _exposed(
-        self, gather: Gather, where: Positions, moved: NDArray[np.float32] | None, truth: NDArray[np.float32],
-        scale: np.float32,
-    ) -> NDArray[np.float32]:  # fmt: skip
-        # What the probe sees on its way through each pixel, electrons.
-        path = next((way for stage in self.scan if (way := stage.exposure()) != _STILL), _STILL)
-        if path == _STILL and moved is None:
-            return truth.copy()
-        grid = where.truth_grid()
-        offsets = _sum_of(grid.offsets, moved)
-        if path == _STILL:
-            seen = _seen(gather, Grid(grid.shape, grid.affine, offsets))
-            seen *= scale
-            return seen
-        total = np.zeros_like(truth)
-        for along, share in path:
-            total += _seen(gather, _ahead(grid, offsets, along)) * (scale * np.float32(share))
-        return total
+    def _detected(
+        self, gather: Gather, clock: ScanClock, seats: list[Positions], truth: NDArray[np.float32],
+        images: list[NDArray[np.float32]], sample: tuple[int, int], scale: np.float32,
+    ) -> list[Pair]:  # fmt: skip
+        # Truth and images, electrons, as detector or camera read them out.
+        stages: tuple[Detection, ...] = (*self.detector, *self.camera)
+        first, dark = self._readout(truth, clock, stages), np.zeros((1, 1), dtype=np.float32)
+        readouts = [first, *(replace(first, mask=first.mask.copy()) for _ in seats[1:])]
+        for stage in stages:
+            margin = stage.margin()
+            truth, dark = stage.expect(truth, first), stage.expect(dark, first)
+            if margin:
+                wide = seen(gather, seats[0].probe_grid(margin)) * scale
+                images = [wide.copy() for _ in seats[1:]] + [wide]
+            for view, readout in enumerate(readouts):
+                images[view] = stage.apply(images[view], readout, purpose_key(*sample, stage.stage, view))
+                if margin:
+                    images[view] = np.ascontiguousarray(images[view][margin:-margin, margin:-margin])
+        step = max((stage.step(first) for stage in stages), default=0.0)
+        return [Pair(truth, image, readout.mask, first.gain, float(dark[0, 0]), step, None)
+                for image, readout in zip(images, readouts, strict=True)]
 
-    def _retouch(self, pair: Pair, where: Positions, shape: tuple[int, int], seed: int, index: int) -> Positions:
+    def _retouch(
+        self, pairs: list[Pair], seats: list[Positions], shape: tuple[int, int], seed: int, index: int
+    ) -> list[Positions]:  # fmt: skip
         for stage in self.artefact:
             if isinstance(stage, Resample):
-                displacement = stage.enlarge(pair, where.displacement, shape)
-                if displacement.shape != where.displacement.shape:
-                    slow = None if where.slow is None else enlarged_map(where.slow, shape)
-                    where = where.enlarged(displacement, slow)
-            else:
-                stage.retouch(pair, purpose_key(seed, index, stage.stage))
-        return where
+                seats = [_enlarged(stage, pair, where, shape) for pair, where in zip(pairs, seats, strict=True)]
+                continue
+            levels = stage.levels(pairs[0])
+            for view, pair in enumerate(pairs):
+                stage.retouch(pair, purpose_key(seed, index, stage.stage, 0 if stage.shared else view), levels)
+        return seats
 
     def _readout(
         self, expected: NDArray[np.float32], clock: ScanClock, stages: tuple[Detection, ...]
@@ -327,41 +383,18 @@ class Chain(Drawable):
         return replace(readout, pedestal=max(0.0, float(dark[0, 0])))
 
 
-def _seen(gather: Gather, grid: Grid) -> NDArray[np.float32]:
-    # What a gather shows, as the kernels need it.
-    seen = np.ascontiguousarray(gather(grid), dtype=np.float32)
-    if seen.shape != grid.shape:
-        raise ValueError(f"the gather returned {seen.shape} where {grid.shape} was asked for")
-    return seen
-
-
-def _room(shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    # This thread's own, used again and again, because new memory costs more than what is written into it. Taken out
-    # while it is in use: a gather may run a chain of its own.
-    held: NDArray[np.float32] | None = _rooms.__dict__.pop("held", None)
-    return held if held is not None and held.shape == shape else np.empty(shape, np.float32)
-
-
-def _sum_of(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
-
-
-def _ahead(grid: Grid, offsets: NDArray[np.float32] | None, along: float) -> Grid:
-    # The grid that looks the share `along` of the way to the next pixel of the row ahead, on the displaced path.
-    affine = grid.affine.copy()
-    affine[:, 2] += along * affine[:, 1]
-    if offsets is not None and grid.shape[1] > 1:
-        offsets = offsets + np.float32(along) * np.gradient(offsets, axis=2).astype(np.float32)
-    return Grid(grid.shape, affine, offsets)
-
-
 def _scale(truth: NDArray[np.float32], expected_counts: float) -> float:
     mean = float(row_means(truth).mean())
     if not (np.isfinite(mean) and mean > _DARK):
-        raise FieldError(
+        raise DarkWindowError(
             f"the window shows a mean of {mean:g}, which no factor scales to {expected_counts:g} electrons per pixel: "
             "it looks at vacuum or at a dark image; move the window or give the field a background"
         )
     return expected_counts / mean
+
+
+def _enlarged(stage: Resample, pair: Pair, where: Positions, shape: tuple[int, int]) -> Positions:
+    displacement = stage.enlarge(pair, where.displacement, shape)
+    if displacement.shape == where.displacement.shape:
+        return where
+    return where.enlarged(displacement, None if where.slow is None else enlarged_map(where.slow, shape))

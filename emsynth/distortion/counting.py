@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import noise, signal
 from emsynth.distortion.stage import Detection, MaskBit, Readout, ScanClock, uniforms
+from emsynth.distortion.symmetry import REVERSAL, SQUARE, Symmetry
 from emsynth.draw import LogUniform, Quantity, Uniform, number, quantity
 
 REFERENCE_AREA = 256**2  # px; rates of rare events are given per frame of this size
@@ -35,6 +37,7 @@ class BeamNoise(Detection):
     """
 
     stage: Literal["beam_noise"] = "beam_noise"
+    symmetry: ClassVar[Symmetry] = REVERSAL  # a sum of AR(1) in time, which is the same backwards
     sigma: Quantity = quantity(
         LogUniform(low=0.002, high=0.05), unit="1", low=0, high=0.2, about="Deviation, as a share of the current"
     )
@@ -55,18 +58,22 @@ class BeamNoise(Detection):
         Its deviation is 1 at the knots of the slowest part and 0.95 on average, because linear interpolation takes some
         of the faster ones' variance.
         """
-        times = self.times(clock)
+        # In plain numbers: there are a dozen of them at most.
+        times = self.times(clock).tolist()
         # Four knots for each pixel are more than can be seen, however long the fly-backs are.
-        finest = max(times[0] / _KNOTS, clock.dwell, clock.frame / (4 * clock.rows * clock.cols))
+        finest = max(times[0] / _KNOTS, clock.dwell, clock.frame / (4 * math.prod(clock.frame_shape)))
         # Whole powers of the spacing, so that each series' knots are knots of the finer ones.
-        power = np.maximum(np.floor(np.log(times / (_KNOTS * finest)) / math.log(_SPACING) + 1e-9), 0)
-        steps = finest * _SPACING**power
-        lengths = np.ceil(clock.frame / steps).astype(np.int64) + 3
-        ratios = np.round(_SPACING ** np.diff(power)).astype(np.int64)
-        series = np.empty(int(lengths.sum()), np.float32)
+        powers = [max(math.floor(math.log(t / (_KNOTS * finest)) / math.log(_SPACING) + 1e-9), 0) for t in times]
+        steps = [finest * _SPACING**power for power in powers]
+        lengths = [math.ceil(clock.frame / step) + 3 for step in steps]
+        ratios = [round(_SPACING ** (after - before)) for before, after in pairwise(powers)]
+        keeps = [math.exp(-step / time) for step, time in zip(steps, times, strict=True)]
+        series = np.empty(sum(lengths), np.float32)
         noise.fill_normal(np.uint64(key), np.uint64(0), series)
-        signal.relaxations(series, lengths, np.exp(-steps / times), ratios)
-        return series[: lengths[0]] * np.float32(1 / math.sqrt(len(times))), finest
+        signal.relaxations(series, np.array(lengths), np.array(keeps), np.array(ratios, np.int64))
+        series = series[: lengths[0]]
+        series *= np.float32(1 / math.sqrt(len(times)))
+        return series, finest
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Multiply the expected counts `image (R, C)`."""
@@ -87,6 +94,7 @@ class Poisson(Detection):
     """
 
     stage: Literal["poisson"] = "poisson"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
 
     def variance(self, counts: float) -> float:
         """The mean count, and one: a few electrons are often twice as many."""
@@ -110,6 +118,7 @@ class CompoundPoisson(Detection):
     """
 
     stage: Literal["compound_poisson"] = "compound_poisson"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     secondary_yield: Quantity = quantity(
         LogUniform(low=0.1, high=2), unit="1", low=1e-3, high=20, about="Secondaries per primary, mean over the window"
     )
@@ -137,6 +146,7 @@ class PulseSpread(Detection):
     """
 
     stage: Literal["pulse_spread"] = "pulse_spread"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     sigma: Quantity = quantity(
         Uniform(low=0, high=0.7), unit="1", low=0, high=0.7, about="Deviation σ_g of a single electron's pulse"
     )
@@ -160,6 +170,7 @@ class Hits(Detection):
     """
 
     stage: Literal["hits"] = "hits"
+    symmetry: ClassVar[Symmetry] = SQUARE  # anywhere alike; the tail is the streak's
     rate: Quantity = quantity(
         LogUniform(low=0.1, high=20), unit="1", low=0, high=6553, about="Mean number of hits per 256 × 256 pixels"
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import noise, signal
 from emsynth.distortion.stage import Detection, MaskBit, Readout
+from emsynth.distortion.symmetry import SQUARE, Symmetry
 from emsynth.draw import Choice, Count, LogUniform, Quantity, Uniform, number, quantity
 
 
@@ -16,6 +17,7 @@ class ReadNoise(Detection):
     """White noise of the amplifier, N(0, σ_r²), σ_r in electrons (range ours). Not in the truth."""
 
     stage: Literal["read_noise"] = "read_noise"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     sigma: Quantity = quantity(
         LogUniform(low=0.05, high=10), unit="e", low=0, high=1000, about="Deviation σ_r"
     )
@@ -34,6 +36,7 @@ class Gain(Detection):
     """Digital numbers (ADU) per electron, K (range ours). In the truth."""
 
     stage: Literal["gain"] = "gain"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     gain: Quantity = quantity(
         LogUniform(low=0.1, high=100), unit="ADU/e", low=1e-6, high=1e6, about="Digital numbers per electron"
     )
@@ -44,7 +47,8 @@ class Gain(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Scale `image (R, C)`."""
-        return self.expect(image, readout)
+        image *= np.float32(number(self.gain))
+        return image
 
     def expect(self, truth: NDArray[np.float32], readout: Readout) -> NDArray[np.float32]:
         """Scale the truth."""
@@ -55,13 +59,15 @@ class BlackLevel(Detection):
     """Offset of the digitiser; where it is negative, vacuum clips at 0 (range ours). In the truth."""
 
     stage: Literal["black_level"] = "black_level"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     level: Quantity = quantity(
         Uniform(low=-0.1, high=0.2), unit="1", low=-2, high=10, about="Offset, as a share of the brightest signal"
     )
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Add the offset to `image (R, C)`."""
-        return self.expect(image, readout)
+        image += np.float32(number(self.level) * readout.brightest)
+        return image
 
     def expect(self, truth: NDArray[np.float32], readout: Readout) -> NDArray[np.float32]:
         """Add the offset to the truth."""
@@ -77,6 +83,7 @@ class TubeSaturation(Detection):
     """
 
     stage: Literal["tube_saturation"] = "tube_saturation"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     level: Quantity = quantity(
         LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4, about="Level, as a multiple of the brightest signal"
     )
@@ -97,6 +104,7 @@ class Saturation(Detection):
     """
 
     stage: Literal["saturation"] = "saturation"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     level: Quantity = quantity(
         LogUniform(low=0.6, high=10), unit="1", low=0.01, high=1e4,
         about="L, as a multiple of the brightest signal",
@@ -127,6 +135,7 @@ class Quantise(Detection):
     """
 
     stage: Literal["quantise"] = "quantise"
+    symmetry: ClassVar[Symmetry] = SQUARE  # each pixel by itself
     levels: Count = quantity(
         Choice(values=(64, 256, 1024, 4096, 65536)), unit="1", low=2, high=65536, about="Number of levels"
     )

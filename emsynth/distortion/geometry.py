@@ -16,7 +16,12 @@ from emsynth.errors import FieldError
 
 MARGIN = spline.MARGIN
 _FARTHEST = 2.0**31  # px; float64 keeps 2e-7 px there, and the kernel's index its sign
-_NO_MAPS = np.zeros((0, 0, 4), np.float32)
+_NO_MAPS = np.zeros((3, 0, 0))
+_NO_OFFSETS = np.empty((2, 0, 0), np.float32)
+
+# Where each pixel looks, as shares of the way to the next one of its row, and the weight of each look.
+Path = Sequence[tuple[float, float]]
+STILL: Path = ((0.0, 1.0),)
 _MOST_COEFFICIENTS = 2**32 - 1  # the kernel's index has 32 bits
 
 
@@ -129,12 +134,14 @@ class Window:
     @cached_property
     def affine(self) -> NDArray[np.float64]:
         """Window px to specimen Å without the warp, (2, 3): Å = affine @ [row, col, 1]."""
-        cosine, sine = np.cos(self.rotation), np.sin(self.rotation)
-        matrix = self.pixel * np.array([[cosine, sine], [-sine, cosine]])
+        cosine, sine = float(np.cos(self.rotation)), float(np.sin(self.rotation))
+        affine = np.empty((2, 3))
+        affine[:, :2] = self.pixel * np.array([[cosine, sine], [-sine, cosine]])
         if self.flip:
-            matrix[1] = -matrix[1]
-        centre = (np.array(self.shape) - 1) / 2
-        return np.column_stack([matrix, np.array(self.origin) - matrix @ centre])
+            affine[1, :2] = -affine[1, :2]
+        centre = np.array([(self.shape[0] - 1) / 2, (self.shape[1] - 1) / 2])
+        affine[:, 2] = self.origin - affine[:, :2] @ centre
+        return affine
 
     def control_points(self, knots: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows and columns, in window px, of a grid with `knots` control points on each axis."""
@@ -183,6 +190,8 @@ class Window:
         sampling: float | Sequence[float],
         periodic: bool,
         where: Grid | NDArray[np.float64],
+        path: Path = STILL,
+        lowest: float = -math.inf,
     ) -> NDArray[np.float32]:
         """What the field shows at window positions.
 
@@ -196,6 +205,11 @@ class Window:
             As for `prefilter`.
         where : Grid or (2, ...) float64
             Window px; may lie outside the window, by up to `MARGIN` px with full warp.
+        path : sequence of (float, float)
+            Shares of the way from each pixel of a grid to the next one of its row, at which it looks instead, by
+            central differences on the displaced path; and the weight of each look.
+        lowest : float
+            What is seen and lower counts as that, e.g. 0 where a spline may ring below it.
 
         Returns
         -------
@@ -207,33 +221,30 @@ class Window:
             A position lies outside a non-periodic field, or a thickness outside the stack.
         """
         if isinstance(where, Grid):
-            return self._gather(coefficients, sampling, periodic, where)
+            return self._gather(coefficients, sampling, periodic, where, path, lowest)
         at = np.ascontiguousarray(where, dtype=np.float64)
         grid = Grid((1, at[0].size), np.zeros((2, 3)), at.reshape(2, 1, -1))  # type: ignore[arg-type]
-        return self._gather(coefficients, sampling, periodic, grid).reshape(at.shape[1:])
+        return self._gather(coefficients, sampling, periodic, grid, STILL, lowest).reshape(at.shape[1:])
 
     def _gather(self, coefficients: NDArray[np.float32], sampling: float | Sequence[float], periodic: bool,
-                grid: Grid) -> NDArray[np.float32]:
-        offsets = np.empty((2, 0, 0), np.float32) if grid.offsets is None else grid.offsets
+                grid: Grid, path: Path, lowest: float) -> NDArray[np.float32]:
+        offsets = _NO_OFFSETS if grid.offsets is None else grid.offsets
         if grid.offsets is not None and offsets.shape != (2, *grid.shape):
             raise FieldError(f"offsets of shape {offsets.shape} do not go with a grid of {grid.shape}")
-        # One sum that is finite only where every number is, and no smaller than the largest of them.
-        size = math.sqrt(float(np.vdot(offsets, offsets)))
-        if not math.isfinite(float(grid.affine.sum()) + size):
-            raise FieldError("a position is not a finite number; look at the scan stages that displace it")
-        if coefficients[0].size > _MOST_COEFFICIENTS:
-            raise FieldError(f"a field of {coefficients.shape[1]} × {coefficients.shape[2]} px has more than 2³² "
-                             "pixels; use less oversampling or cut it into parts")
+        if coefficients.size > _MOST_COEFFICIENTS:
+            raise FieldError(f"a stack of {coefficients.shape[0]} fields of {coefficients.shape[1]} × "
+                             f"{coefficients.shape[2]} px has more than 2³² pixels; use less oversampling or cut it "
+                             "into parts")
         self._check_plane(len(coefficients))
-        scale = 1 / np.array([sampling, sampling] if isinstance(sampling, float | int) else sampling, dtype=np.float64)
-        to_field, out = self.affine * scale[:, None], np.empty(grid.shape, dtype=np.float32)
-        plane = 0.0 if np.ndim(self.plane) else float(np.asarray(self.plane))
-        lanes = self._lanes(float(scale[0]), float(scale[1]))
-        self._check_reach(to_field, grid, size, lanes)
+        down, across = (sampling, sampling) if isinstance(sampling, float | int) else sampling
+        to_field, maps, stretch, warped = self._in_field(down, across)
+        _check_reach(grid, offsets, stretch, warped)
+        out, plane = np.empty(grid.shape, dtype=np.float32), math.nan if np.ndim(self.plane) else self._planes[0]
         outside = spline.gather(
-            coefficients, periodic, to_field, lanes, plane, self.shape, grid.affine, offsets, out)
+            coefficients, periodic, to_field, maps, plane, self.shape, grid.affine, offsets,
+            np.array(path, dtype=np.float64), lowest, out)
         if outside > 0:
-            points = self.to_specimen(grid.positions().reshape(2, -1).T) * scale
+            points = self.to_specimen(grid.positions().reshape(2, -1).T) / (down, across)
             height, width = coefficients.shape[1] - 2 * spline.PAD, coefficients.shape[2] - 2 * spline.PAD
             beyond = np.maximum(-points, points - (np.array([height, width]) - 1)).max()
             raise FieldError(
@@ -246,16 +257,6 @@ class Window:
         low, high = self._planes
         if not 0 <= low <= high <= thicknesses - 1:
             raise FieldError(f"thickness index {low:g} to {high:g} is outside the field's 0 to {thicknesses - 1}")
-
-    def _check_reach(self, to_field: NDArray[np.float64], grid: Grid, offset: float,
-                     lanes: NDArray[np.float32]) -> None:
-        # The kernel does not look where it reads: refuse what would take it to another end of the memory.
-        corners = np.abs(grid.affine) @ np.array([grid.shape[0], grid.shape[1], 1.0])
-        far = float(corners.sum()) + offset
-        reach = float(np.abs(to_field).sum()) * max(far, 1.0) + (float(np.abs(lanes).max()) if lanes.size else 0.0)
-        if not reach < _FARTHEST:
-            raise FieldError(f"a window that reaches {reach:.3g} px of the field is not a place on a specimen; look at "
-                             "its origin, pixel, rotation and warp, and at the field's sampling")
 
     @cached_property
     def _planes(self) -> tuple[float, float]:
@@ -271,11 +272,23 @@ class Window:
         maps[:, :, 2] = self.plane
         return _repeated(maps)
 
-    def _lanes(self, down: float, across: float) -> NDArray[np.float32]:
-        # The same with the displacement in field px; none without maps.
-        if self.warp is None and np.ndim(self.plane) == 0:
-            return _NO_MAPS
-        return self._maps * np.array([down, across, 1, 0], dtype=np.float32)
+    def _in_field(self, down: float, across: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+        # Window px to px of a field of this sampling; the maps, their displacement in field px; the sum of the first's
+        # numbers and the largest of the second. Worked out once, because truth and image look at the same field.
+        held = self.__dict__.get("_held")
+        if held is None or held[0] != (down, across):
+            to_field = self.affine * (1 / np.array([[down], [across]]))
+            maps = _NO_MAPS
+            if self.warp is not None or np.ndim(self.plane):
+                maps = np.zeros((3, *(np.shape(self.plane) if self.warp is None else self.warp.shape[1:])))
+                maps[2] = self.plane
+            if self.warp is not None:
+                np.divide(self.warp[0], down, out=maps[0])
+                np.divide(self.warp[1], across, out=maps[1])
+            largest = float(np.abs(maps).max()) if maps.size else 0.0
+            held = (down, across), (to_field, maps, float(np.abs(to_field).sum()), largest)
+            self.__dict__["_held"] = held
+        return held[1]
 
     def plane_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fractional index of the thickness (n,) at window `points (n, 2)` px."""
@@ -293,6 +306,20 @@ class Window:
         out = np.empty((len(points), 4), np.float32)
         spline.surfaces(self._maps, np.ascontiguousarray(points.T), *self.shape, out)
         return out.astype(np.float64)
+
+
+def _check_reach(grid: Grid, offsets: NDArray[np.floating], stretch: float, warped: float) -> None:
+    # The kernel does not look where it reads: refuse what would take it to another end of the memory.
+    (a, b, e), (c, d, f) = grid.affine.tolist()
+    # One sum that is finite only where every number is, and no smaller than the largest of them.
+    far = math.sqrt(float(np.vdot(offsets, offsets)))
+    far += (abs(a) + abs(c)) * grid.shape[0] + (abs(b) + abs(d)) * grid.shape[1] + abs(e) + abs(f)
+    if not math.isfinite(far):
+        raise FieldError("a position is not a finite number; look at the scan stages that displace it")
+    reach = stretch * max(far, 1.0) + warped
+    if not reach < _FARTHEST:
+        raise FieldError(f"a window that reaches {reach:.3g} px of the field is not a place on a specimen; look at "
+                         "its origin, pixel, rotation and warp, and at the field's sampling")
 
 
 def _repeated(lanes: NDArray[np.float32]) -> NDArray[np.float32]:

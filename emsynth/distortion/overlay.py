@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from emsynth.distortion.stage import Artefact, MaskBit, Pair, uniforms
+from emsynth.distortion.symmetry import SQUARE, Symmetry
 from emsynth.draw import AnyChoice, Choice, Count, Quantity, Uniform, number, quantity
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Border(Artefact):
     """
 
     stage: Literal["border"] = "border"
+    symmetry: ClassVar[Symmetry] = SQUARE  # four sides alike
+    shared: ClassVar[bool] = True
     width: Quantity = quantity(
         Uniform(low=0.01, high=0.2), unit="1", low=0, high=0.4,
         about="Largest inset, as a share of the window's side",
@@ -51,13 +55,16 @@ class Border(Artefact):
         Literal["black", "darkest", "mean"] | AnyChoice, Field(description="Constant outside the quadrilateral")
     ] = Choice(values=("black", "darkest", "mean"))
 
-    def retouch(self, pair: Pair, key: int) -> None:
-        """Fill the border of both images."""
-        outside = ~self._quadrilateral(pair.truth.shape, key)
+    def levels(self, pair: Pair) -> np.float32:
+        """What fills the border."""
         if self.fill == "black":
-            fill = np.float32(pair.black_level)
-        else:
-            fill = pair.image.min() if self.fill == "darkest" else np.float32(pair.truth.mean(dtype=np.float64))
+            return np.float32(pair.black_level)
+        return pair.image.min() if self.fill == "darkest" else np.float32(pair.truth.mean(dtype=np.float64))
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
+        """Fill the border of both images."""
+        outside = ~self._quadrilateral(pair.whole, key)[pair.part]
+        fill = self.levels(pair) if levels is None else levels
         pair.truth, pair.image = np.where(outside, fill, pair.truth), np.where(outside, fill, pair.image)
         pair.mask[outside] |= np.uint8(MaskBit.BORDER)
 
@@ -86,6 +93,9 @@ class Overlay(Artefact):
     """
 
     stage: Literal["overlay"] = "overlay"
+    # The truth holds the very same, and turned text is to be left alone as well.
+    symmetry: ClassVar[Symmetry] = SQUARE
+    shared: ClassVar[bool] = True
     scale_bars: Count = quantity(Choice(values=(0, 1), weights=(0.2, 0.8)), unit="1", low=0, high=1,
                                  about="Number of scale bars")  # fmt: skip
     captions: Count = quantity(Choice(values=(0, 1, 2)), unit="1", low=0, high=10, about="Number of captions")
@@ -104,13 +114,17 @@ class Overlay(Artefact):
         Literal["none", "opposite"] | AnyChoice, Field(description="What lies behind scale bars and captions")
     ] = Choice(values=("none", "opposite"), weights=(0.7, 0.3))
 
-    def retouch(self, pair: Pair, key: int) -> None:
+    def levels(self, pair: Pair) -> list[float]:
+        """The dark and the bright tone."""
+        return percentiles(pair.image, _TONES)
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
         """Draw over both images."""
-        if min(pair.truth.shape) < SMALLEST_WINDOW:
+        if min(pair.whole) < SMALLEST_WINDOW:
             return
-        codes = self._draw(pair.truth.shape, pair.sampling, key)
+        codes = self._draw(pair.whole, pair.sampling, key)[pair.part]
         tones = np.zeros(3, np.float32)
-        tones[[_DARK, _BRIGHT]] = [percentile(pair.image, percent) for percent in _TONES]
+        tones[[_DARK, _BRIGHT]] = self.levels(pair) if levels is None else levels
         drawn, values = codes > 0, tones[codes]
         pair.truth, pair.image = np.where(drawn, values, pair.truth), np.where(drawn, values, pair.image)
         pair.mask[drawn] |= np.uint8(MaskBit.OVERLAY)
@@ -205,11 +219,12 @@ class Pen:
             self.draw.rectangle(_corners(x - out, y - out, width + 2 * out, height + 2 * out), fill=self.back)
 
 
-def percentile(image: NDArray[np.float32], percent: float) -> float:
-    """Value of the pixel of `image (R, C)` at a percentile, not interpolated, so that an 8-bit value is one."""
-    place = round(percent / 100 * (image.size - 1))
-    # Of one place at a time: faster than NumPy's percentile by a factor of six.
-    return float(np.partition(image, place, axis=None)[place])
+def percentiles(image: NDArray[np.float32], percents: Sequence[float]) -> list[float]:
+    """Values of the pixels of `image (R, C)` at percentiles, not interpolated, so that an 8-bit value is one."""
+    places = [round(percent / 100 * (image.size - 1)) for percent in percents]
+    # Of these places at once: faster than NumPy's percentile by a factor of six.
+    sorted_there = np.partition(image, places, axis=None)
+    return [float(sorted_there[place]) for place in places]
 
 
 def round_length(cols: int, sampling: float | None, u: float) -> tuple[float, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import spline_filter1d
 
+from emsynth.distortion._kernels import enlarge as kernels
 from emsynth.distortion.stage import Artefact, Pair, uniforms
+from emsynth.distortion.symmetry import SQUARE, Symmetry
 from emsynth.draw import AnyChoice, Choice, Quantity, Uniform, number, quantity
 
 SMALLEST_CROP = 8  # px; fewer show nothing that could be restored
@@ -36,6 +38,7 @@ class Resample(Artefact):
     """
 
     stage: Literal["resample"] = "resample"
+    symmetry: ClassVar[Symmetry] = SQUARE  # any part alike, filled in alike along both axes
     share: Quantity = quantity(
         Uniform(low=64 / 256, high=191 / 256), unit="1", low=0.05, high=1,
         about="Sides of the crop, as a share of those of the window",
@@ -120,9 +123,10 @@ def enlarged_map(
 
 
 def interpolate(image: NDArray[Any], shape: tuple[int, int], method: Interpolation) -> NDArray[Any]:
-    """Resize `image (r, c)` to `shape (R, C)`, half-sample symmetric at its edges, in its own type.
+    """Resize `image (r, c)` to `shape (R, C)`, half-sample symmetric at its edges, as float32.
 
-    Cubic B-splines pass through the pixels of the image [1]_; `nearest` only copies, so that masks stay masks.
+    Cubic B-splines pass through the pixels of the image [1]_; `nearest` only copies, in the image's own type, so that
+    masks stay masks.
 
     References
     ----------
@@ -136,9 +140,8 @@ def interpolate(image: NDArray[Any], shape: tuple[int, int], method: Interpolati
     if method == "nearest":
         copied: NDArray[Any] = image[rows[0]][:, cols[0]]
         return copied
-    # A sum in a fixed order, and no matrix product, whose rounding depends on the number of threads.
-    tall = sum(image[row] * share[:, None] for row, share in zip(rows, across, strict=True))
-    wide: NDArray[Any] = sum(np.take(tall, col, axis=1) * share for col, share in zip(cols, along, strict=True))
+    wide = np.empty(shape, np.float32)
+    kernels.enlarge(np.ascontiguousarray(image, np.float32), rows, across, cols, along, wide)
     return wide
 
 

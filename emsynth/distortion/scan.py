@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from emsynth.distortion.stage import Motion, ProbeMotion, ScanClock, autoregressive, uniforms
+from emsynth.distortion.symmetry import FLIPS, IDENTITY, REVERSAL, Symmetry
 from emsynth.draw import AnyChoice, Choice, Count, LogUniform, Quantity, Uniform, number, quantity
 
 SLOWEST_FAST_PERIOD = 32.0  # rows; a spectral line with a longer period bends the image smoothly
@@ -35,7 +36,12 @@ def waves(clock: ScanClock, frequency: NDArray[np.float64]) -> tuple[NDArray[np.
     """
     cycles = frequency[:, None] * clock.row_times()[:, 0]
     within = 2 * np.pi * frequency[:, None] * clock.col_times()
-    return 2 * np.pi * (cycles - np.round(cycles)), np.concatenate([np.cos(within), np.sin(within)])
+    cols = np.empty((2 * len(within), clock.cols))
+    np.cos(within, out=cols[: len(within)])
+    np.sin(within, out=cols[len(within) :])
+    cycles -= np.rint(cycles)
+    cycles *= 2 * np.pi
+    return cycles, cols
 
 
 class RowJitter(ProbeMotion):
@@ -52,6 +58,7 @@ class RowJitter(ProbeMotion):
     """
 
     stage: Literal["row_jitter"] = "row_jitter"
+    symmetry: ClassVar[Symmetry] = FLIPS  # AR(1) of a normal deviate is the same backwards, and with the other sign
     sigma: Quantity = quantity(
         LogUniform(low=0.05, high=2.5), unit="px", low=0, high=20, about="Deviation along the fast axis (col)"
     )
@@ -66,8 +73,10 @@ class RowJitter(ProbeMotion):
         """Displacement of the probe, px: one offset per row and axis."""
         sigma, correlation = number(self.sigma), number(self.correlation)
         along, across = (autoregressive(key, stream, clock.rows, correlation) for stream in (0, 1))
-        rows = np.stack([sigma * number(self.ratio) * across, sigma * along])
-        return Motion(rows[:, None], np.ones((1, clock.cols)))
+        rows = np.empty((2, 1, clock.rows))
+        np.multiply(across, sigma * number(self.ratio), out=rows[0, 0])
+        np.multiply(along, sigma, out=rows[1, 0])
+        return Motion(rows, np.ones((1, clock.cols)))
 
 
 class Hum(ProbeMotion):
@@ -87,6 +96,7 @@ class Hum(ProbeMotion):
     """
 
     stage: Literal["hum"] = "hum"
+    symmetry: ClassVar[Symmetry] = REVERSAL  # time runs on through the rows; phases from the whole circle
     amplitude: Quantity = quantity(
         LogUniform(low=0.02, high=1), unit="px", low=0, high=20, about="Amplitude of the strongest line"
     )
@@ -128,7 +138,10 @@ class Hum(ProbeMotion):
         along_rows, cols = waves(clock, frequency)
         sine, cosine, phase = np.sin(along_rows), np.cos(along_rows), 2 * np.pi * chance[:, 5:7].T
         a, b = (size * np.cos(phase))[:, :, None], (size * np.sin(phase))[:, :, None]
-        return Motion(np.concatenate([a * sine + b * cosine, a * cosine - b * sine], axis=1), cols)
+        rows = np.empty((2, 2 * len(chance), clock.rows))
+        np.add(a * sine, b * cosine, out=rows[:, : len(chance)])
+        np.subtract(a * cosine, b * sine, out=rows[:, len(chance) :])
+        return Motion(rows, cols)
 
     def _frequencies(self, chance: NDArray[np.float64]) -> NDArray[np.float64]:
         harmonic = 1 + np.floor(6 * chance[:, 1])
@@ -148,6 +161,7 @@ class Drift(ProbeMotion):
     """
 
     stage: Literal["drift"] = "drift"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # backwards, the same bend goes with another straight part, v + 2a
     distance: Quantity = quantity(
         LogUniform(low=0.1, high=15), unit="px", low=0, high=40, about="Path v·T over the frame"
     )
@@ -164,11 +178,13 @@ class Drift(ProbeMotion):
     def move(self, clock: ScanClock, key: int) -> Motion:
         """Displacement of the probe, px."""
         straight, bent = math.radians(number(self.direction)), math.radians(number(self.bend_direction))
-        v = number(self.distance) * np.array([[math.sin(straight)], [math.cos(straight)]])
-        a = number(self.bend) * np.array([[math.sin(bent)], [math.cos(bent)]])
         row, col = clock.row_times()[:, 0] / clock.frame, clock.col_times()[0] / clock.frame
-        rows = np.stack([v * row + a * row**2, v + 2 * a * row, a * np.ones_like(row)], axis=1)
-        return Motion(rows, np.stack([np.ones_like(col), col, col**2]))
+        rows, cols = np.empty((2, 3, clock.rows)), np.empty((3, clock.cols))
+        cols[0], cols[1], cols[2] = 1, col, col**2
+        for axis, of in enumerate((math.sin, math.cos)):
+            v, a = number(self.distance) * of(straight), number(self.bend) * of(bent)
+            rows[axis, 0], rows[axis, 1], rows[axis, 2] = v * row + a * row**2, v + 2 * a * row, a
+        return Motion(rows, cols)
 
     def move_slowly(self, clock: ScanClock, key: int) -> Motion:
         """All of it, px."""
@@ -187,6 +203,7 @@ class FlyBack(ProbeMotion):
     """
 
     stage: Literal["fly_back"] = "fly_back"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # it settles from left to right and from the top down
     amplitude: Quantity = quantity(
         Uniform(low=0, high=25), unit="px", low=0, high=40, about="Deflection a left at the end of a row, col axis"
     )
@@ -200,10 +217,11 @@ class FlyBack(ProbeMotion):
     def move(self, clock: ScanClock, key: int) -> Motion:
         """Displacement of the probe, px."""
         settling = number(self.settling)
-        once = -number(self.amplitude_frame) * np.exp(-(clock.row_times()[:, 0] + clock.fly_back) / settling)
-        again = np.full(clock.rows, -number(self.amplitude) * math.exp(-clock.fly_back / settling))
-        within = np.exp(-clock.col_times() / settling)
-        return Motion(np.stack([once, again])[:, None], within)
+        rows = np.empty((2, 1, clock.rows))
+        np.exp(-(clock.row_times()[:, 0] + clock.fly_back) / settling, out=rows[0, 0])
+        rows[0] *= -number(self.amplitude_frame)
+        rows[1] = -number(self.amplitude) * math.exp(-clock.fly_back / settling)
+        return Motion(rows, np.exp(-clock.col_times() / settling))
 
     def move_slowly(self, clock: ScanClock, key: int) -> Motion:
         """All of it, px."""
@@ -227,6 +245,7 @@ class ScanSpeed(ProbeMotion):
     """
 
     stage: Literal["scan_speed"] = "scan_speed"
+    symmetry: ClassVar[Symmetry] = FLIPS  # the path is blurred alike before and behind each pixel, along the row
     path: Quantity = quantity(
         Uniform(low=0, high=1), unit="1", low=0, high=1, about="Share of the way to the next pixel travelled in a dwell"
     )

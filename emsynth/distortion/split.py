@@ -57,9 +57,7 @@ def _fit(at: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64
     delta = at(r, c).reshape(2, -1)
     affine = np.zeros((2, 3))
     for values, part in zip(delta, affine, strict=True):
-        largest = float(np.abs(values).max(initial=0.0))
-        if largest > 0:
-            kernels.least_absolute(values, basis, 1e-4 * largest, MOST_STEPS, part)
+        kernels.least_absolute(values, basis, 1e-4, MOST_STEPS, part)
     affine[:, 2] -= affine[:, :2] @ centre
     return affine
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion._kernels import motion, noise, signal
+from emsynth.distortion.symmetry import IDENTITY, Symmetry
 from emsynth.draw import Distribution, Drawable, Quantity, Streams, number, quantity, stream_key
 
 _FEW = 4096  # numbers that are drawn before another thread could take over
@@ -43,6 +44,9 @@ class ScanClock:
         First row and column, where the image is a part of what was scanned.
     whole : (int, int) or None
         Rows and columns of all that was scanned, where the image is a part of it.
+    patch : bool
+        Whether what a stage counts by frame is meant of all that was scanned, because the image is a patch of it; and
+        not of the image, which the user has cropped.
     """
 
     rows: int
@@ -51,11 +55,22 @@ class ScanClock:
     fly_back: float
     corner: tuple[int, int] = (0, 0)
     whole: tuple[int, int] | None = None
+    patch: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.rows, self.cols
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of the frame that the image is, or of which it is a patch."""
+        return self.whole if self.patch and self.whole else self.shape
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """First row and column of the image in that frame."""
+        return self.corner if self.patch else (0, 0)
 
     @property
     def row_period(self) -> float:
@@ -182,14 +197,15 @@ class Motion:
         rows, cols = np.zeros((axes, terms, height), np.float32), np.zeros((terms, width), np.float32)
         rows[:, :own], cols[:own] = self.rows, self.cols
         if affine is not None:
-            shared = Motion.affine(-affine, (height, width))
-            rows[:, own : own + 2], cols[own : own + 2] = shared.rows, shared.cols
+            rows[:, own] = -affine[:, :1] * np.arange(height) - affine[:, 2:]
+            rows[:, own + 1], cols[own], cols[own + 1] = -affine[:, 1:2], 1, np.arange(width)
         return rows, cols
 
 
-def purpose_key(seed: int, index: int, stage: str) -> int:
-    """Philox key (64 bits) of one stage of one sample."""
-    return stream_key(seed, index, f"stage {stage}") & 0xFFFFFFFFFFFFFFFF
+def purpose_key(seed: int, index: int, stage: str, view: int = 0) -> int:
+    """Philox key (64 bits) of one stage of one sample, in one of several views of the same truth."""
+    name = f"stage {stage} view {view}" if view else f"stage {stage}"
+    return stream_key(seed, index, name) & 0xFFFFFFFFFFFFFFFF
 
 
 def uniforms(key: int, stream: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -236,12 +252,21 @@ class Stage(Drawable):
 
     validate_drawn = False  # every distribution of a stage has only values that the stage allows
 
+    # Operations of the square under which a pair stays a pair; none but the identity unless a stage says.
+    symmetry: ClassVar[Symmetry] = IDENTITY
+
     stage: str
     probability: Quantity = quantity(1.0, unit="1", low=0, high=1, about="Share of the samples that have this stage")
+
+    def symmetries(self) -> Symmetry:
+        """The same of this very stage, whose distributions may allow more, or less."""
+        return self.symmetry
 
     def happens(self, streams: Streams, path: str) -> bool:
         """Whether a sample has this stage."""
         chance = self.probability
+        if chance == 1.0:
+            return True
         if isinstance(chance, Distribution):
             chance = chance.sample(streams, f"{path}.probability")
         return happens(streams, path, chance)
@@ -322,6 +347,10 @@ class Pair:
         Quantisation step; 0 where nothing quantises.
     sampling : float or None
         Size of a pixel, Å, where it is known.
+    frame : (int, int) or None
+        Rows and columns of the frame that these images are a patch of; what covers it is drawn on all of it.
+    place : (int, int)
+        Their first row and column in that frame.
     """
 
     truth: NDArray[np.float32]
@@ -331,6 +360,19 @@ class Pair:
     black_level: float
     step: float
     sampling: float | None
+    frame: tuple[int, int] | None = None
+    place: tuple[int, int] = (0, 0)
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Rows and columns of the frame."""
+        return self.frame or (self.truth.shape[0], self.truth.shape[1])
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Which rows and columns of the frame these images show."""
+        (row, col), (rows, cols) = self.place, self.truth.shape
+        return slice(row, row + rows), slice(col, col + cols)
 
     def rescale(self, slope: float, offset: float) -> None:
         """Change the intensity units of both images: new = slope · old + offset."""
@@ -341,8 +383,18 @@ class Pair:
 
 
 class Artefact(Stage):
-    """What is done to the micrograph after the detector, and which of it the truth shares."""
+    """What is done to the micrograph after the detector, and which of it the truth shares.
 
-    def retouch(self, pair: Pair, key: int) -> None:
-        """Change the pair, in place or by new arrays of the same shape."""
+    Views of one truth are retouched with the levels of the first, so that the truth stays one and the same.
+    """
+
+    # Whether the key draws what the truth shows too: one and the same in all views.
+    shared: ClassVar[bool] = False
+
+    def levels(self, pair: Pair) -> Any:
+        """What the stage reads off the image, to choose what it does to both; nothing unless a stage says."""
+        return None
+
+    def retouch(self, pair: Pair, key: int, levels: Any = None) -> None:
+        """Change the pair, in place or by new arrays of the same shape; `levels` of the image itself where None."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from emsynth.distortion._kernels import signal
 from emsynth.distortion.counting import REFERENCE_AREA, occurrences
 from emsynth.distortion.scan import waves
 from emsynth.distortion.stage import Detection, MaskBit, Motion, Readout, autoregressive, normals, row_means, uniforms
+from emsynth.distortion.symmetry import FLIPS, IDENTITY, LEFT_RIGHT, REVERSAL, SQUARE, Symmetry
 from emsynth.draw import AnyChoice, Choice, Count, LogUniform, Quantity, Uniform, number, quantity
 
 LORENTZIAN_REACH = 8.0  # decay lengths after which the half-Lorentzian is cut: its centroid would diverge
@@ -38,6 +39,7 @@ class Streak(Detection):
     """
 
     stage: Literal["streak"] = "streak"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # the tail points along the fast axis
     shape: Annotated[
         Literal["exponential", "lorentzian"] | AnyChoice, Field(description="Decay of the detector's signal")
     ] = Choice(values=("exponential", "lorentzian"))
@@ -99,6 +101,7 @@ class AcCoupling(Detection):
     """
 
     stage: Literal["ac_coupling"] = "ac_coupling"
+    symmetry: ClassVar[Symmetry] = IDENTITY  # it undershoots after what is bright
     time: Quantity = quantity(
         LogUniform(low=0.3, high=30), unit="rows", low=0.005, high=1e4, about="Time constant, in periods of a row"
     )
@@ -124,6 +127,7 @@ class LineNoise(Detection):
     """
 
     stage: Literal["line_noise"] = "line_noise"
+    symmetry: ClassVar[Symmetry] = FLIPS  # AR(1) and 1/f of normal deviates are the same backwards
     sigma: Quantity = quantity(
         LogUniform(low=0.002, high=0.1), unit="1", low=0, high=2, about="Deviation, as a share of the mean count"
     )
@@ -168,6 +172,7 @@ class PickUp(Detection):
     """
 
     stage: Literal["pick_up"] = "pick_up"
+    symmetry: ClassVar[Symmetry] = REVERSAL  # time runs on through the rows; phases are drawn from the whole circle
     amplitude: Quantity = quantity(
         LogUniform(low=0.002, high=0.1), unit="1", low=0, high=5, about="Amplitude A, as a share of the mean count"
     )
@@ -193,6 +198,7 @@ class RowGain(Detection):
     """
 
     stage: Literal["row_gain"] = "row_gain"
+    symmetry: ClassVar[Symmetry] = FLIPS  # AR(1) is the same backwards
     sigma: Quantity = quantity(
         LogUniform(low=0.002, high=0.1), unit="1", low=0, high=0.3, about="Deviation of the gain"
     )
@@ -221,6 +227,7 @@ class RowDropout(Detection):
     """
 
     stage: Literal["row_dropout"] = "row_dropout"
+    symmetry: ClassVar[Symmetry] = LEFT_RIGHT  # a segment of several rows is cut off at the bottom and never at the top
     rate: Quantity = quantity(
         LogUniform(low=0.3, high=5), unit="1", low=0, high=1000, about="Mean number of segments per frame"
     )
@@ -230,13 +237,16 @@ class RowDropout(Detection):
 
     def apply(self, image: NDArray[np.float32], readout: Readout, key: int) -> NDArray[np.float32]:
         """Drop segments of `image (R, C)`."""
-        rows, cols = image.shape
+        (rows, cols), (row, col) = readout.clock.frame_shape, readout.clock.place
         residue = np.float32(number(self.residue))
         for chance in uniforms(key, 1, (occurrences(key, 0, number(self.rate)), 5)):
             length = max(1, round(cols * (1 + 7 * chance[1]) / 8))
             top, left = int(chance[2] * rows), int(chance[3] * (cols - length + 1))
-            part = np.s_[top : top + 1 + int(4 * chance[0]), left : left + length]
+            bottom, right = top + 1 + int(4 * chance[0]) - row, left + length - col
+            part = np.s_[max(top - row, 0) : max(bottom, 0), max(left - col, 0) : max(right, 0)]
             segment = image[part]
+            if not segment.size:
+                continue  # elsewhere in the frame
             level = 1.5 * float(chance[4]) * readout.counts - float(residue) * float(segment.mean())
             segment *= residue
             segment += np.float32(level)
@@ -257,6 +267,7 @@ class PixelDefects(Detection):
     """
 
     stage: Literal["pixel_defects"] = "pixel_defects"
+    symmetry: ClassVar[Symmetry] = SQUARE  # anywhere alike
     black: Quantity = quantity(
         Uniform(low=0, high=8), unit="1", low=0, high=6553, about="Mean number of black pixels per 256 × 256"
     )

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 # Cubic B-spline weights of the four taps as polynomials in the fraction, lowest power first.
 POWERS = ((1 / 6, 2 / 3, 1 / 6, 0.0), (-0.5, 0.0, 0.5, 0.0), (0.5, -1.0, 0.5, 0.0), (-1 / 6, 0.5, -0.5, 1 / 6))
 
+CLOSE = 4  # knots
+
 _I32, _F32 = ir.IntType(32), ir.FloatType()
 _FUSED = ("contract",)
 
@@ -35,6 +37,11 @@ def _plain_pair(plane: Any, stride: Any, p: Any, q: Any, fy: Any, fx: Any, gy: A
     return _weights(fy) @ first @ _weights(fx), _weights(gy) @ second @ _weights(gx)
 
 
+def _plain_blend(stack: Any, stride: Any, size: Any, p: Any, fy: Any, fx: Any, share: Any) -> Any:
+    near, far = _plain_pair(stack, stride, p, int(p) + int(size), fy, fx, fy, fx)
+    return near + share * (far - near)
+
+
 def _plain_surface(lanes: Any, stride: Any, p: Any, fy: Any, fx: Any) -> tuple[Any, ...]:
     taps = int(p) + int(stride) * np.arange(4)[:, None, None] + 4 * np.arange(4)[:, None] + np.arange(4)
     return tuple(np.einsum("i,j,ijk->k", _weights(fy), _weights(fx), lanes[taps]))
@@ -48,7 +55,7 @@ def _plain_relax(row: Any, c: Any, response: Any, state: Any, prompt: Any, delay
 
 
 def _plain_products(first: Any, second: Any, c: Any, cols: Any, factors: Any, k: Any, terms: Any) -> int:
-    part = slice(int(c), int(c) + 8)
+    part = slice(int(c), int(c) + 16)
     table, length = cols[int(k) : int(k) + 8, part], factors.size // 2
     for axis, line in enumerate((first, second)):
         line[part] += factors[axis * length + int(k) : axis * length + int(k) + 8] @ table
@@ -71,7 +78,7 @@ def _plain_modulate(row: Any, c: Any, series: Any, start: Any, step: Any, sigma:
 
 
 class _Lanes:
-    """Vector instructions on 4 or 8 floats."""
+    """Vector instructions on 4, 8 or 16 floats."""
 
     def __init__(self, builder: Any, width: int) -> None:
         self.builder, self.width = builder, width
@@ -109,6 +116,11 @@ class _Lanes:
     def load(self, data: Any, at: Any, width: int = 4) -> Any:
         return self.builder.load(self.place(data, at, width), align=4)
 
+    def starts(self, data: Any, stride: Any) -> list[Any]:
+        """Addresses of four rows; they are the same for all pixels, and leave the loop over them."""
+        count = (ir.Constant(stride.type, k) for k in range(4))
+        return [self.builder.gep(data, [self.builder.mul(stride, k)]) for k in count]
+
     def item(self, lanes: Any, n: int) -> Any:
         return self.builder.extract_element(lanes, ir.Constant(_I32, n))
 
@@ -121,14 +133,32 @@ def _compiled_pair(typing: Any, plane: Any, stride: Any, p: Any, q: Any, fy: Any
         plane, stride, p, q, fy, fx, gy, gx = arguments
         data, lanes = context.make_array(signature.args[0])(context, builder, plane).data, _Lanes(builder, 8)
         down, along, total = lanes.weights(lanes.fill(fy, gy)), lanes.weights(lanes.fill(fx, gx)), None
-        for k in range(4):
-            row = lanes.order(lanes.load(data, p), lanes.load(data, q), list(range(8)))
-            total = lanes.fused(lanes.tap(down, k), row, total)
-            p, q = builder.add(p, stride), builder.add(q, stride)
+        for k, row in enumerate(lanes.starts(data, stride)):
+            both = lanes.order(lanes.load(row, p), lanes.load(row, q), list(range(8)))
+            total = lanes.fused(lanes.tap(down, k), both, total)
         total = builder.fmul(total, along)
         for swapped in ([1, 0, 3, 2, 5, 4, 7, 6], [2, 3, 0, 1, 6, 7, 4, 5]):
             total = builder.fadd(total, lanes.order(total, total, swapped))
         return context.make_tuple(builder, signature.return_type, [lanes.item(total, 0), lanes.item(total, 4)])
+
+    return signature, emit
+
+
+def _compiled_blend(typing: Any, stack: Any, stride: Any, size: Any, p: Any, fy: Any, fx: Any, share: Any) -> Any:
+    signature = types.float32(stack, types.uint64, types.uint64, types.uint64, *(types.float32,) * 3)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stack, stride, size, p, fy, fx, share = arguments
+        data, four = context.make_array(signature.args[0])(context, builder, stack).data, _Lanes(builder, 4)
+        down, along, near, far = four.weights(four.fill(fy)), four.weights(four.fill(fx)), None, None
+        planes = four.starts(data, stride), four.starts(builder.gep(data, [size]), stride)
+        for k, (one, other) in enumerate(zip(*planes, strict=True)):
+            weight = four.tap(down, k)
+            near, far = four.fused(weight, four.load(one, p), near), four.fused(weight, four.load(other, p), far)
+        total = builder.fmul(four.fused(four.fill(share), builder.fsub(far, near), near), along)
+        for swapped in ([1, 0, 3, 2], [2, 3, 0, 1]):
+            total = builder.fadd(total, four.order(total, total, swapped))
+        return four.item(total, 0)
 
     return signature, emit
 
@@ -185,15 +215,15 @@ def _compiled_products(
         table = context.make_array(signature.args[3])(context, builder, cols)
         data = context.make_array(signature.args[4])(context, builder, factors).data
         length = builder.extract_value(table.shape, 1)
-        eight, at = _Lanes(builder, 8), builder.add(builder.mul(k, length), c)
-        sums = [eight.load(line, c, 8) for line in lines]
+        sixteen, at = _Lanes(builder, 16), builder.add(builder.mul(k, length), c)
+        sums = [sixteen.load(line, c, 16) for line in lines]
         for _ in range(8):
-            col = eight.load(table.data, at, 8)
+            col = sixteen.load(table.data, at, 16)
             for axis, index in enumerate((k, builder.add(k, terms))):
-                sums[axis] = eight.fused(eight.fill(builder.load(builder.gep(data, [index]))), col, sums[axis])
+                sums[axis] = sixteen.fused(sixteen.fill(builder.load(builder.gep(data, [index]))), col, sums[axis])
             at, k = builder.add(at, length), builder.add(k, ir.Constant(k.type, 1))
         for line, total in zip(lines, sums, strict=True):
-            builder.store(total, eight.place(line, c, 8), align=4)
+            builder.store(total, sixteen.place(line, c, 16), align=4)
         return context.get_constant(types.intp, 0)
 
     return signature, emit
@@ -216,7 +246,37 @@ def _compiled_half(typing: Any, line: Any, c: Any, code: Any) -> Any:
     return signature, emit
 
 
+def _picked(eight: _Lanes, knots: Any, k: Any) -> tuple[Any, Any]:
+    """The knots before and after eight places, wherever they are."""
+    builder, near, far = eight.builder, eight.undefined, eight.undefined
+    for n in range(8):
+        at = builder.zext(builder.extract_element(k, ir.Constant(_I32, n)), ir.IntType(64))
+        after = builder.add(at, ir.Constant(at.type, 1))
+        near = builder.insert_element(near, builder.load(builder.gep(knots, [at])), ir.Constant(_I32, n))
+        far = builder.insert_element(far, builder.load(builder.gep(knots, [after])), ir.Constant(_I32, n))
+    return near, far
+
+
+def _chosen(eight: _Lanes, knots: Any, k: Any) -> tuple[Any, Any]:
+    """The same where all of them lie between the first `CLOSE` + 1 knots: chosen, not looked up."""
+    builder, number = eight.builder, ir.IntType(64)
+    values = [eight.fill(builder.load(builder.gep(knots, [ir.Constant(number, n)]))) for n in range(CLOSE + 1)]
+    near, far = values[:2]
+    for n in range(1, CLOSE):
+        beyond = builder.icmp_signed(">=", k, ir.Constant(k.type, [n] * 8))
+        near, far = builder.select(beyond, values[n], near), builder.select(beyond, values[n + 1], far)
+    return near, far
+
+
+def _compiled_modulate_close(typing: Any, row: Any, c: Any, series: Any, start: Any, step: Any, sigma: Any) -> Any:
+    return _modulation(row, series, _chosen)
+
+
 def _compiled_modulate(typing: Any, row: Any, c: Any, series: Any, start: Any, step: Any, sigma: Any) -> Any:
+    return _modulation(row, series, _picked)
+
+
+def _modulation(row: Any, series: Any, knots_at: Any) -> Any:
     signature = types.float32(row, types.uint64, series, *(types.float32,) * 3)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -228,12 +288,7 @@ def _compiled_modulate(typing: Any, row: Any, c: Any, series: Any, start: Any, s
         t = eight.fused(eight.fill(step), count, eight.fill(start))
         k = builder.fptosi(t, whole)
         share = builder.fsub(t, builder.sitofp(k, eight.type))
-        near, far = eight.undefined, eight.undefined
-        for n in range(8):
-            at = builder.zext(builder.extract_element(k, ir.Constant(_I32, n)), ir.IntType(64))
-            after = builder.add(at, ir.Constant(at.type, 1))
-            near = builder.insert_element(near, builder.load(builder.gep(knots, [at])), ir.Constant(_I32, n))
-            far = builder.insert_element(far, builder.load(builder.gep(knots, [after])), ir.Constant(_I32, n))
+        near, far = knots_at(eight, knots, k)
         value = eight.fused(share, builder.fsub(far, near), near)
         factor = eight.fused(eight.fill(sigma), value, ir.Constant(eight.type, [1.0] * 8))
         builder.store(builder.fmul(eight.load(data, c, 8), factor), eight.place(data, c, 8), align=4)
@@ -249,12 +304,17 @@ _INTERPRETED = bool(getattr(config, "DISABLE_JIT", False))
 # fractions (fy, fx) and (gy, gx). And of one pixel of four surfaces that lie side by side. And eight pixels of a row
 # from `c` on mixed with the state that relaxes towards them; the state after them.
 pair: Any = _plain_pair if _INTERPRETED else intrinsic(_compiled_pair)
+# Sixteen taps of one pixel in two planes of a stack, of `size` numbers each: (1 - share) · the plane with the first tap
+# at `p` + share · the next one.
+blend: Any = _plain_blend if _INTERPRETED else intrinsic(_compiled_blend)
 surface: Any = _plain_surface if _INTERPRETED else intrinsic(_compiled_surface)
 relax_eight: Any = _plain_relax if _INTERPRETED else intrinsic(_compiled_relax)
 # Eight numbers of a line from `c` on rounded to half precision, in place and as codes. And eight pixels multiplied by
-# 1 + sigma · series at start + step · n, linear between its knots; the sum of the factors.
+# 1 + sigma · series at start + step · n, linear between its knots; the sum of the factors. `modulate_close` where these
+# are all below CLOSE.
 half_eight: Any = _plain_half if _INTERPRETED else intrinsic(_compiled_half)
 modulate_eight: Any = _plain_modulate if _INTERPRETED else intrinsic(_compiled_modulate)
-# To eight numbers of two lines from `c` on: eight products each, of the numbers of `factors (2 terms,)` and the rows of
-# `cols` from `k` on.
-products_eight: Any = _plain_products if _INTERPRETED else intrinsic(_compiled_products)
+modulate_close: Any = _plain_modulate if _INTERPRETED else intrinsic(_compiled_modulate_close)
+# To sixteen numbers of two lines from `c` on: eight products each, of the numbers of `factors (2 terms,)` and the rows
+# of `cols` from `k` on.
+products_sixteen: Any = _plain_products if _INTERPRETED else intrinsic(_compiled_products)

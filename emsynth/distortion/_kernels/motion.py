@@ -6,10 +6,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from emsynth.distortion._kernels.lanes import half_eight, products_eight
+from emsynth.distortion._kernels.lanes import half_eight, products_sixteen
 
 F = np.float32
-VERSION = 1  # of `lanes`, whose functions are inlined here
+VERSION = 2  # of `lanes`, whose functions are inlined here
 LANES = 8
 TERMS = 8  # products that are added up at a time
 
@@ -23,10 +23,10 @@ def _row(rows: NDArray[np.float32], cols: NDArray[np.float32], r: int, factors: 
         factors[k], factors[terms + k] = rows[0, k, r], rows[last, k, r]
     first[:] = F(0.0)
     second[:] = F(0.0)
-    rest = length % LANES
-    for c in range(0, length - rest, LANES):
+    rest = length % (2 * LANES)
+    for c in range(0, length - rest, 2 * LANES):
         for k in range(0, terms, TERMS):
-            products_eight(first, second, np.uint64(c), cols, factors, np.uint64(k), np.uint64(terms))
+            products_sixteen(first, second, np.uint64(c), cols, factors, np.uint64(k), np.uint64(terms))
     for k in range(terms):
         for c in range(length - rest, length):
             first[c] += factors[k] * cols[k, c]
@@ -114,16 +114,20 @@ def _solve(system: NDArray[np.float64], affine: NDArray[np.float64]) -> None:
 
 
 @njit(cache=True, nogil=False, fastmath=False)
-def least_absolute(values: NDArray[np.float64], basis: NDArray[np.float64], least: float, most_steps: int,
+def least_absolute(values: NDArray[np.float64], basis: NDArray[np.float64], share: float, most_steps: int,
                    affine: NDArray[np.float64]) -> None:
     """Fit with the least sum of absolute deviations, by iteratively reweighted least squares.
 
-    `values (n,)` ≈ `affine (3,)` @ `basis (3, n)`, the last row of which is 1; residuals below `least` weigh no more
-    than `least`. `affine` holds the start and receives the result. Stops after `most_steps`, or when a step gains less
-    than a millionth.
+    `values (n,)` ≈ `affine (3,)` @ `basis (3, n)`, the last row of which is 1; residuals below `share` of the largest
+    value weigh no more than that, and where all values are 0, nothing is done. `affine` holds the start and receives
+    the result. Stops after `most_steps`, or when a step gains less than a millionth.
     """
-    system = np.empty((3, 4))
-    before = np.inf
+    system, before, largest = np.empty((3, 4)), np.inf, 0.0
+    for n in range(values.size):
+        largest = max(largest, abs(values[n]))
+    if largest == 0.0:
+        return
+    least = share * largest
     for _ in range(most_steps):
         total = _weighted_sums(values, basis, affine, least, system)
         if before - total <= 1e-6 * total or total <= 1e-6 * least * values.size:

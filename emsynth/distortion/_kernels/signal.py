@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from emsynth.distortion._kernels.lanes import modulate_eight, relax_eight
+from emsynth.distortion._kernels.lanes import CLOSE, modulate_close, modulate_eight, relax_eight
 
-VERSION = 1  # of `lanes`, whose functions are inlined here
+VERSION = 2  # of `lanes`, whose functions are inlined here
 F = np.float32
 
 
@@ -212,10 +212,16 @@ def _modulate_row(series: NDArray[np.float32], start: float, step: float, sigma:
                   row: NDArray[np.float32]) -> float:
     # Multiply by 1 + sigma · series at start + step · c, eight pixels at a time; the sum of the factors.
     total, whole = 0.0, row.size - row.size % 8
-    for c in range(0, whole, 8):
-        t = start + step * c
-        k = np.int64(t)
-        total += modulate_eight(row, np.uint64(c), series[k:], F(t - k), F(step), F(sigma))
+    if 1.0 + 8.0 * step < CLOSE:
+        for c in range(0, whole, 8):
+            t = start + step * c
+            k = np.int64(t)
+            total += modulate_close(row, np.uint64(c), series[k:], F(t - k), F(step), F(sigma))
+    else:
+        for c in range(0, whole, 8):
+            t = start + step * c
+            k = np.int64(t)
+            total += modulate_eight(row, np.uint64(c), series[k:], F(t - k), F(step), F(sigma))
     for c in range(whole, row.size):
         t = start + step * c
         k = np.int64(t)
