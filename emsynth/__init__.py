@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from emsynth.store import open_dataset
     from emsynth.streaming import Batch, Stream, stream
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Batch", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "build", "distort", "fetch",
            "open_dataset", "render", "simulate", "stream"]
 

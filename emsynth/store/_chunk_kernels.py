@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,12 @@ _STRETCH = 512  # words of 8 bytes
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.uintp, types.uintp, types.int64))
+_preadv2: Any = types.ExternalFunction("preadv2", types.intp(types.int32, types.uintp, types.int32, types.int64,
+                                                              types.int32))
+_fadvise: Any = types.ExternalFunction("posix_fadvise", types.int32(types.int32, types.int64, types.int64,
+                                                                     types.int32))
+_NO_WAIT, _WILL_NEED = 8, 3  # RWF_NOWAIT, POSIX_FADV_WILLNEED
+_ASKS = sys.platform == "linux"  # whether one can read without waiting for a disk, and ask it to begin
 
 
 def _instruction() -> str:
@@ -113,9 +120,29 @@ def _read(file: int, room: NDArray[np.uint8], offset: int) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _read_cached(file: int, room: NDArray[np.uint8], offset: int) -> bool:
+    # Whether all of it was in memory; where not, the disk begins to bring it, and nobody waits.
+    if _ASKS:
+        vector = np.array([np.uint64(room.ctypes.data), np.uint64(room.size)], np.uint64)
+        if _preadv2(np.int32(file), np.uintp(vector.ctypes.data), np.int32(1), np.int64(offset),
+                    np.int32(_NO_WAIT)) == room.size:
+            return True
+        _fadvise(np.int32(file), np.int64(offset), np.int64(room.size), np.int32(_WILL_NEED))
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_sound(file: int, body: NDArray[np.uint8], offset: int, tail: NDArray[np.uint8]) -> bool:
+    return _read(file, tail, offset + body.size) and tail.view(np.uint32)[0] == crc32c(body)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def fetch(files: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64],
-          checked: bool, room: NDArray[np.uint8], sound: NDArray[np.bool_]) -> None:
+          checked: bool, room: NDArray[np.uint8], sound: NDArray[np.bool_]) -> int:
     """Read chunks, and compare each with the crc32c behind it.
+
+    What the system has in memory is read at once; the rest is asked for all together, so that a disk with many heads
+    or channels can use them, and read then.
 
     Parameters
     ----------
@@ -129,10 +156,29 @@ def fetch(files: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray
         Receives the bytes.
     sound : (n,) bool
         Receives whether each was read in full and has its checksum.
+
+    Returns
+    -------
+    int
+        How many the system did not have in memory.
     """
-    tail = np.empty(4, np.uint8)
+    tail, waiting = np.empty(4, np.uint8), np.empty(files.size, np.bool_)
     for k in range(files.size):
         body = room[starts[k]:starts[k] + lengths[k]]
-        sound[k] = _read(files[k], body, offsets[k])
-        if sound[k] and checked:
-            sound[k] = _read(files[k], tail, offsets[k] + lengths[k]) and tail.view(np.uint32)[0] == crc32c(body)
+        waiting[k] = not _read_cached(files[k], body, offsets[k])
+        if not waiting[k]:
+            sound[k] = not checked or _is_sound(files[k], body, offsets[k], tail)
+    for k in range(files.size):
+        if waiting[k]:
+            body = room[starts[k]:starts[k] + lengths[k]]
+            sound[k] = _read(files[k], body, offsets[k])
+            if sound[k] and checked:
+                sound[k] = _is_sound(files[k], body, offsets[k], tail)
+    return int(waiting.sum()) if _ASKS else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ask(files: NDArray[np.int64], offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    """Have the system begin to bring chunks (n,) that will be read soon; see `fetch`."""
+    for k in range(files.size):
+        _fadvise(np.int32(files[k]), np.int64(offsets[k]), np.int64(lengths[k]), np.int32(_WILL_NEED))

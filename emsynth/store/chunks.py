@@ -6,6 +6,7 @@ has neither threads nor an event loop, so that a process may fork after it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -121,6 +122,7 @@ class LocalArray:
         if separator != "/" or (self._sharded and (len(codecs) > 1 or index != ["bytes", "crc32c"]
                                                    or inner["index_location"] != "end")):
             raise UnfamiliarError(f"{name}: chunk keys or shards that emsynth does not write")
+        self._cold = False  # whether the last batch had to wait for the disk
         self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -141,8 +143,7 @@ class LocalArray:
             undefined.
         """
         wanted = indices.tolist()
-        shards = {number: self._shard(number, index) for index in wanted
-                  for number in [index // self._outer[0]]}
+        shards = self._shards(wanted)
         if _chunk_kernels.USABLE:
             self._read_all(wanted, shards, out)
         else:
@@ -157,10 +158,27 @@ class LocalArray:
                     if index // self._outer[0] == number:
                         self._fetch(self._shard(number, index), index % self._outer[0], out[row], index)
 
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Have the system bring some samples from the disk, where the last ones were not in memory already."""
+        if self._cold and _chunk_kernels.USABLE:
+            wanted = indices.tolist()
+            with contextlib.suppress(IntegrityError):  # to be raised by who reads it
+                files, places = self._places(wanted, self._shards(wanted))
+                _chunk_kernels.ask(files, places[:, 0], places[:, 1])
+
+    def _shards(self, wanted: list[int]) -> dict[int, _Shard]:
+        first = {index // self._outer[0]: index for index in reversed(wanted)}
+        return {number: self._shard(number, index) for number, index in first.items()}
+
+    def _places(self, wanted: list[int], shards: dict[int, _Shard]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        # File of each chunk, (n,), and its offset and length there, (n, 2).
+        size = self._outer[0]
+        return (np.array([shards[i // size].descriptor for i in wanted], np.int64),
+                np.array([shards[i // size].places[i % size] for i in wanted]))
+
     def _read_all(self, wanted: list[int], shards: dict[int, _Shard], out: NDArray[Any]) -> None:
         size, tail = self._outer[0], _CRC * self._coding.checked
-        places = np.array([shards[i // size].places[i % size] for i in wanted])
-        files = np.array([shards[i // size].descriptor for i in wanted], np.int64)
+        files, places = self._places(wanted, shards)
         lengths = places[:, 1] - tail
         whole = out.reshape(len(wanted), -1).view(np.uint8)
         if self._coding.compressed:
@@ -172,7 +190,8 @@ class LocalArray:
         # Whatever is wrong with a chunk, it is read again by itself, which says what.
         if lengths.min() >= 0 and places.min() >= 0 and (self._coding.compressed or (lengths == whole.shape[1]).all()):
             room = np.empty(starts[-1], np.uint8) if self._coding.compressed else whole.reshape(-1)
-            _chunk_kernels.fetch(files, places[:, 0], lengths, starts[:-1], bool(tail), room, sound)
+            waited = _chunk_kernels.fetch(files, places[:, 0], lengths, starts[:-1], bool(tail), room, sound)
+            self._cold = waited > 0
         for row, index in enumerate(wanted):
             if not sound[row]:
                 self._fetch(shards[index // size], index % size, out[row], index)

@@ -34,6 +34,9 @@ class SampleArray(Protocol):
     def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read some samples into `out`, of shape ``(len(indices), *shape[1:])``, or raise IntegrityError."""
 
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Prepare for a `read` of these that comes soon, as far as that helps."""
+
     def whole(self) -> NDArray[Any]:
         """All of the array."""
 
@@ -174,6 +177,9 @@ class ZarrArray:
                 out[row] = self._array[index]
             if out.dtype.kind == "f" and np.isnan(out[row].flat[0]):
                 raise IntegrityError(f"{where}: it was never written; {_GONE_BY}")
+
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Do nothing: zarr has its own ways."""
 
     def whole(self) -> NDArray[Any]:
         for corner in np.ndindex(*(-(-n // step) for n, step in zip(

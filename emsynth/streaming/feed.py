@@ -175,7 +175,9 @@ class Stream:
         IntegrityError
             Where the bytes of a sample are not those that were written; names file and sample.
         """
-        indices = self._order.batch(epoch, step)
+        indices, following = self._order.batch(epoch, step), step + max(1, self._threads)
+        if following < len(self):
+            self._source.expect(self._order.batch(epoch, following))
         room = self._blocks.array if self._tensors is None else self._tensors.room(self._blocks)
         found: dict[str, Any] = {"index": indices.copy(), **self._source.read(indices, epoch, room)}
         return Batch(found if self._tensors is None else self._tensors.of(found))

@@ -44,6 +44,9 @@ class Source(Protocol):
     def read(self, indices: NDArray[np.int64], epoch: int, room: Room) -> dict[str, NDArray[Any]]:
         """Arrays of some samples, in memory that `room` gives."""
 
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Prepare for a `read` of these that comes soon, as far as that helps."""
+
 
 def chosen(splits: Sequence[str] | NDArray[Any], wanted: str | None, label: str) -> NDArray[np.int64]:
     """Indices at which `splits` is the wanted one; all of them for None."""
@@ -142,6 +145,12 @@ class Stored:
                 out = found[name] = room((len(indices), *array.shape[1:]), array.dtype)
                 array.read(indices, out)
         return found
+
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Have the disk bring these meanwhile."""
+        for name in (*_PAIR, *self.also):
+            if name not in self._columns:
+                self.readable.array(name).expect(indices)
 
     def _read_parts(self, name: str, indices: NDArray[np.int64], places: list[tuple[int, int, Symmetry]],
                     room: Room) -> NDArray[Any]:
@@ -322,6 +331,9 @@ class Fresh:
                     for view, taken in enumerate(made):
                         out[row, view] = getattr(taken, name)
         return found
+
+    def expect(self, indices: NDArray[np.int64]) -> None:
+        """Do nothing: their fields are at hand, or too large to be brought beside others."""
 
     def _rooms(self, made: tuple[Distorted, ...], count: int, room: Room) -> dict[str, NDArray[Any]]:
         rooms = {}
