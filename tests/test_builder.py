@@ -53,7 +53,7 @@ class Listener:
         self.notes.append(message)
 
 
-def start(path, function="render", what=""):
+def start(path, function="render", what="", count=2):
     """A build in a process group of its own, as a user's shell would start it."""
     script = textwrap.dedent(f"""
         import signal
@@ -61,7 +61,7 @@ def start(path, function="render", what=""):
         from emsynth import builder
         from emsynth.builder.tasks import Engine
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-        builder.build(fakes.recipe(), {str(path)!r}, workers=2, engine=Engine(fakes.outline, fakes.simulate,
+        builder.build(fakes.recipe(), {str(path)!r}, workers={count}, engine=Engine(fakes.outline, fakes.simulate,
                       fakes.{function}){what})
         """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
@@ -101,11 +101,15 @@ def test_slices_make_the_same_bytes(recipe, whole, tmp_path):
     assert store.checksums(path) == store.checksums(whole)
 
 
-def test_slices_at_the_same_time_share_one_store(whole, tmp_path):
+def test_four_jobs_of_an_array_at_the_same_time_share_one_store(whole, tmp_path):
+    """Any of them may create it; some fields and a shard are the task of several."""
     path = tmp_path / "shared.zarr"
-    running = [start(path, what=f", shards=range({n}, {n + 1})") for n in range(3)]
-    assert [process.wait(60) for process in running] == [0, 0, 0], [p.stderr.read() for p in running]
+    parts = ("fields=range(0, 2)", "fields=range(1, 3)", "shards=range(0, 2)", "shards=range(1, 3)")
+    running = [start(path, what=f", {part}", count=1) for part in parts]
+    assert [process.wait(60) for process in running] == [0] * 4, [p.stderr.read() for p in running]
+    assert store.verify(path) == []
     assert store.checksums(path) == store.checksums(whole)
+    assert sorted(path.parent.iterdir()) == [path]
 
 
 def test_killed_and_resumed_makes_the_same_bytes(recipe, whole, tmp_path):

@@ -138,7 +138,7 @@ def test_shipped_recipes_name_their_schema(path):
 def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):
     seen = {}
 
-    def build(recipe, out, workers, fields, shards, resume, overwrite, progress):
+    def build(recipe, out, workers, fields, shards, resume, overwrite, progress, scheduler=None):
         seen.update(samples=recipe.samples, out=out, workers=workers, fields=fields, shards=shards, resume=resume)
         progress.begin("fields", 2)
         progress.step(2, "field 1")
@@ -156,7 +156,7 @@ def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):
 
 def test_a_dry_run_builds_nothing(recipe_file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(builder, "plan", lambda *_: budget.Budget(
+    monkeypatch.setattr(builder, "plan", lambda *_, **__: budget.Budget(
         12, 2, 1, 1, 1, {"train": 12}, 2, 75.0, 3_400_000, 0.8))
     said = run("build", recipe_file, "--dry-run")
     assert "75 s with 2 workers" in said.stdout

@@ -6,9 +6,10 @@ was, and so that several builds can share one store.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +18,22 @@ from emsynth import store
 from emsynth.budget import Budget, budget, field_seconds, machine_speed, shard_seconds
 from emsynth.builder.repetition import Replay, replay
 from emsynth.builder.tasks import Engine, FieldTask, OutlineTask, PartTask, ShardTask
-from emsynth.builder.workers import Task, Team, usable_cores
+from emsynth.builder.workers import Crew, Task, Team, usable_cores
 from emsynth.errors import EmsynthError, RecipeError, StoreExistsError
 from emsynth.passes import Outline
 from emsynth.provenance import changed_since
 from emsynth.recipe import Recipe
 from emsynth.store import claims, manifest
-from emsynth.store.dataset import Store, check_creatable, check_replaceable, exists, join, open_store
+from emsynth.store.dataset import (
+    Store,
+    check_creatable,
+    check_replaceable,
+    check_writable,
+    exists,
+    join,
+    open_store,
+    sweep_beside,
+)
 from emsynth.store.layout import field_count, shard_count, shard_range
 
 __all__ = ["Budget", "Progress", "Replay", "build", "part_range", "plan", "replay"]
@@ -88,7 +98,8 @@ def part_range(text: str, count: int, option: str) -> range:
 
 def build(recipe: Recipe | str | os.PathLike[str], out: str | os.PathLike[str] | None = None,
           workers: int | None = None, fields: range | None = None, shards: range | None = None, resume: bool = False,
-          overwrite: bool = False, progress: Progress | None = None, engine: Engine = _DEFAULT) -> Path:
+          overwrite: bool = False, progress: Progress | None = None, engine: Engine = _DEFAULT,
+          scheduler: str | None = None) -> Path:
     """Build a data set, or a part of it.
 
     Parameters
@@ -110,6 +121,9 @@ def build(recipe: Recipe | str | os.PathLike[str], out: str | os.PathLike[str] |
         Who wants to know how far it is.
     engine : Engine, optional
         Other functions to simulate and render with.
+    scheduler : str, optional
+        Address of a Dask scheduler, e.g. ``"tcp://10.0.0.1:8786"``, whose workers do the work in place of processes on
+        this machine; they must all see `out` under the same path.
 
     Returns
     -------
@@ -119,7 +133,7 @@ def build(recipe: Recipe | str | os.PathLike[str], out: str | os.PathLike[str] |
     Raises
     ------
     EmsynthError
-        What is wrong with the recipe, the place, or a task; whatever was finished stays.
+        What is wrong with the recipe, the place, the cluster, or a task; whatever was finished stays.
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
@@ -128,21 +142,39 @@ def build(recipe: Recipe | str | os.PathLike[str], out: str | os.PathLike[str] |
     if overwrite and (resume or part):
         raise StoreExistsError("--overwrite starts anew; it goes with neither --resume, --fields nor --shards")
     wanted_fields, wanted_shards = _wanted(recipe, fields, shards)
-    job = _Job(recipe, path, wanted_fields, wanted_shards, resume or part, resume, overwrite, progress or Silence(),
-               engine)
+    progress = progress or Silence()
+    if scheduler is not None:
+        path = path.absolute()  # a worker has a working folder of its own
+    job = _Job(recipe, path, wanted_fields, wanted_shards, resume or part, resume, overwrite, progress, engine)
     there = job.look()
     interrupted = False
     try:
-        with Team(workers or usable_cores()) as team:
-            job.run(team, there)
+        with _crew(workers, scheduler, path, progress) as crew:
+            job.run(crew, there)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         claims.sweep(path)
+        sweep_beside(path)
     # Raised out here, the new error does not keep the workers' semaphores alive as its context.
     if interrupted:
         raise KeyboardInterrupt(f"{path}: stopped; {_ENDING}")
     return path
+
+
+@contextlib.contextmanager
+def _crew(workers: int | None, scheduler: str | None, out: Path, progress: Progress) -> Iterator[Crew]:
+    if scheduler is None:
+        with Team(workers or usable_cores()) as team:
+            yield team
+        return
+    if workers is not None:
+        raise EmsynthError(f"workers {workers} and scheduler {scheduler}: give one of them; a cluster has the workers "
+                           f"that it has")
+    from emsynth.builder.cluster import Cluster
+
+    with Cluster(scheduler, out, progress.note) as cluster:
+        yield cluster
 
 
 def _wanted(recipe: Recipe, fields: range | None, shards: range | None) -> tuple[tuple[int, ...], range]:
@@ -206,6 +238,7 @@ class _Job:
         if self.mends:
             manifest.check_metadata(open_store(self.path).path)
         there = join(self.path, self.recipe)
+        claims.sweep(self.path)  # drafts of killed builds, which may have filled the disk
         for problem in manifest.give_up_damaged(self.path) if self.mends else ():
             self.progress.note(f"{problem}: it is made again")
         changed = changed_since(there.attributes)
@@ -214,18 +247,20 @@ class _Job:
                                f"only where all of it is built alike")
         return there
 
-    def run(self, team: Team, there: Store | None) -> None:
+    def run(self, crew: Crew, there: Store | None) -> None:
         """Do what is left to do."""
         if there is None:
-            outlines = outline_all(team, self.recipe, tuple(_shown(self.recipe)), self.engine, self.progress)
+            outlines = outline_all(crew, self.recipe, tuple(_shown(self.recipe)), self.engine, self.progress)
             there = self._create(list(outlines.values()))
         else:
-            done = there.intact("field")
+            done = there.intact("field", self.fields)
             left = tuple(j for j in self.fields if j not in done)
-            outlines = outline_all(team, self.recipe, left, self.engine, self.progress)
+            if left or len(there.intact("shard", self.shards)) < len(self.shards):
+                check_writable(self.path)
+            outlines = outline_all(crew, self.recipe, left, self.engine, self.progress)
         try:
-            self._simulate(team, there, outlines)
-            self._render(team, there)
+            self._simulate(crew, there, outlines)
+            self._render(crew, there)
         except EmsynthError as reason:
             raise type(reason)(f"{reason}; {_ENDING}") from None
 
@@ -237,20 +272,21 @@ class _Job:
                 raise
             return self._join()  # another slice was faster
 
-    def _simulate(self, team: Team, there: Store, outlines: dict[int, Outline]) -> None:
-        finished = there.intact("field")
-        seconds = {j: field_seconds(self.recipe, outlines[j]) for j in self.fields if j not in finished}
+    def _simulate(self, crew: Crew, there: Store, outlines: dict[int, Outline]) -> None:
+        finished = there.intact("field", outlines)
+        left = (j for j in self.fields if j in outlines and j not in finished)
+        seconds = {j: field_seconds(self.recipe, outlines[j]) for j in left}
         # The longest first: the processes then end at about the same time.
         order = sorted(seconds, key=lambda j: (-seconds[j], j))
-        self._run(team, "fields", [FieldTask(self.path, self.recipe, j, seconds[j], self.engine) for j in order])
+        self._run(crew, "fields", [FieldTask(self.path, self.recipe, j, seconds[j], self.engine) for j in order])
 
-    def _render(self, team: Team, there: Store) -> None:
-        finished = there.intact("shard")
+    def _render(self, crew: Crew, there: Store) -> None:
+        finished = there.intact("shard", self.shards)
         tasks = [ShardTask(self.path, self.recipe, n, shard_seconds(self.recipe, len(there.samples_of(n))), self.engine)
                  for n in self.shards if n not in finished]
-        self._run(team, "shards", tasks)
+        self._run(crew, "shards", tasks)
 
-    def _run(self, team: Team, phase: str, tasks: Sequence[PartTask]) -> None:
+    def _run(self, crew: Crew, phase: str, tasks: Sequence[PartTask]) -> None:
         told: set[str] = set()
 
         def done(task: Task[bool], made: bool) -> None:
@@ -262,15 +298,15 @@ class _Job:
             if owner is not None and part not in told:
                 told.add(part)
                 self.progress.note(f"{task.name} is being made by {owner}: waiting for it; if that process is gone, "
-                                   f"delete {claims.file_of(self.path, part)}")
+                                   f"its claim ends {claims.LEASE / 60:.0f} min after its last touch")
 
         seconds = {task.name: task.seconds for task in tasks}
         parts = {task.name: (task.kind, task.number) for task in tasks}
         self.progress.begin(phase, sum(seconds.values()))
-        team.run(tasks, done, held)
+        crew.run(tasks, done, held)
 
 
-def outline_all(team: Team, recipe: Recipe, fields: Sequence[int], engine: Engine,
+def outline_all(crew: Crew, recipe: Recipe, fields: Sequence[int], engine: Engine,
                 progress: Progress) -> dict[int, Outline]:
     """Outlines of some fields, by index and in order."""
     found: dict[int, Outline] = {}
@@ -279,15 +315,15 @@ def outline_all(team: Team, recipe: Recipe, fields: Sequence[int], engine: Engin
         found.update({o.field: o for o in outlines})
         progress.step(len(outlines), task.name)
 
-    each = max(1, min(_OUTLINES, len(fields) // (2 * team.count)))
+    each = max(1, min(_OUTLINES, len(fields) // (2 * crew.count)))
     tasks = [OutlineTask(recipe, tuple(fields[n:n + each]), engine) for n in range(0, len(fields), each)]
     progress.begin("specimens", len(fields))
-    team.run(tasks, done)
+    crew.run(tasks, done)
     return dict(sorted(found.items()))
 
 
 def plan(recipe: Recipe, workers: int | None = None, fields: range | None = None, shards: range | None = None,
-         progress: Progress | None = None, engine: Engine = _DEFAULT) -> Budget:
+         progress: Progress | None = None, engine: Engine = _DEFAULT, scheduler: str | None = None) -> Budget:
     """What a build will cost; simulates nothing and writes nothing.
 
     Parameters
@@ -302,16 +338,18 @@ def plan(recipe: Recipe, workers: int | None = None, fields: range | None = None
         Who wants to know how far it is.
     engine : Engine, optional
         Other functions to outline with.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers the build may use in place of processes.
 
     Raises
     ------
     EmsynthError
         Whatever would stop the build before it starts.
     """
-    count = workers or usable_cores()
     wanted_fields, wanted_shards = _wanted(recipe, fields, shards)
-    with Team(count) as team:
-        found = outline_all(team, recipe, wanted_fields, engine, progress or Silence())
+    progress = progress or Silence()
+    with _crew(workers, scheduler, Path.cwd(), progress) as crew:
+        count, found = crew.count, outline_all(crew, recipe, wanted_fields, engine, progress)
     size = recipe.store.shard
     samples = range(wanted_shards.start * size, min(recipe.samples, wanted_shards.stop * size))
     return budget(recipe, list(found.values()), samples, count, machine_speed())

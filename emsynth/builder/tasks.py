@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from emsynth.store.dataset import Store
 
 # Clean stacks that one process keeps at hand, in bytes.
 _FIELDS_AT_HAND = 1 << 30
+# A network file system may go on saying for a minute that there is no such file.
+_SEEN_WITHIN = 75.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class PartTask:
                 return False
             self.make(_open(self.path, self.recipe))
             return True
+        except StoreError:
+            # A process that slept for longer than a lease finds its draft swept away, and another one at its part.
+            if claims.owner(self.path, part) in (None, claims.myself()):
+                raise
+            return Held()
         finally:
             claims.release(self.path, part)
 
@@ -124,10 +132,10 @@ class ShardTask(PartTask):
     def make(self, there: Store) -> None:
         """Render the samples."""
         wanted = there.samples_of(self.number)
-        made = {}
+        digest, made = str(there.attributes["recipe_digest"]), {}
         # Sorted by field, so that each field is loaded once even where not all of them fit into memory.
         for index in sorted(wanted, key=lambda i: (self.recipe.field_of(i), i)):
-            field = _at_hand.get(self.path, self.recipe.field_of(index))
+            field = _at_hand.get(self.path, self.recipe.field_of(index), digest)
             made[index] = self.engine.render(self.recipe, index, field)
         store.write_shard(self.path, self.number, [made[index] for index in wanted])
 
@@ -152,18 +160,31 @@ class FieldsAtHand:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: OrderedDict[tuple[Path, int], Field] = OrderedDict()
+        self._held: OrderedDict[tuple[Path, int, str], Field] = OrderedDict()
 
-    def get(self, path: Path, number: int) -> Field:
-        """The field, from memory or from the store; IntegrityError where its bytes there are not those written."""
-        if (path, number) not in self._held:
+    def get(self, path: Path, number: int, digest: str = "") -> Field:
+        """The field, from memory or from the store; IntegrityError where its bytes there are not those written.
+
+        The digest of the recipe tells apart what has been in one place: a worker of a cluster outlives a build.
+        """
+        key = (path, number, digest)
+        if key not in self._held:
+            part = manifest.part_name("field", number)
+            _await(path, part)
             # A damaged picture would make a wrong shard with a right checksum.
-            manifest.check_sound(path, manifest.part_name("field", number))
-            self._held[path, number] = store.read_field(path, number)
-        self._held.move_to_end((path, number))
+            manifest.check_sound(path, part)
+            self._held[key] = store.read_field(path, number)
+        self._held.move_to_end(key)
         while len(self._held) > 1 and sum(sample.bytes_at_hand(f) for f in self._held.values()) > self._limit:
             self._held.popitem(last=False)
-        return self._held[path, number]
+        return self._held[key]
+
+
+def _await(path: Path, part: str) -> None:
+    """Wait until a part that another machine may just have finished is seen here."""
+    end = time.monotonic() + _SEEN_WITHIN
+    while not manifest.is_finished(path, part) and time.monotonic() < end:
+        time.sleep(1.0)
 
 
 _at_hand = FieldsAtHand(_FIELDS_AT_HAND)

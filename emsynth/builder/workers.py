@@ -1,4 +1,7 @@
-"""Worker processes: each runs one task at a time, and the death of one is the death of one task only."""
+"""Who runs the tasks of a build: here worker processes, of which each runs one task at a time.
+
+The death of one of them is the death of one task only.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,22 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from emsynth.errors import EmsynthError
 
 # One process per core, one thread per process: more threads only get in each other's way, and the order in which
 # several of them add up numbers is not the same every time.
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
-               "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_ASK_AGAIN = 0.5  # seconds until a part that another process holds is asked for again
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
+              "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# Seconds until a part that another process holds is asked for again: longer each time, for a shared disk's sake.
+_ASK_AGAIN, _ASK_SELDOM = 0.5, 8.0
 _TO_END = 5.0  # seconds that a worker without a parent has to end
 
 
@@ -47,6 +51,58 @@ class Task(Protocol[Result]):
 
 
 Outcome = TypeVar("Outcome")
+
+
+class Crew(Protocol):
+    """Whoever can run the tasks of a build."""
+
+    @property
+    def count(self) -> int:
+        """Tasks that run at the same time."""
+
+    def run(self, tasks: Sequence[Task[Outcome]], done: Callable[[Task[Outcome], Outcome], None],
+            held: Callable[[Task[Outcome]], None] = lambda task: None) -> None:
+        """Run tasks, in this order as far as workers are free.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            What to do.
+        done : callable
+            Called with each task and its result.
+        held : callable
+            Called with a task whose part another process holds, each time it is put off.
+
+        Raises
+        ------
+        EmsynthError
+            The first error of a task, with its name.
+        """
+
+
+class Queue(Generic[Outcome]):
+    """Tasks that wait to be run; those whose part another process holds come back later, and later still."""
+
+    def __init__(self, tasks: Sequence[Task[Outcome]]) -> None:
+        self._waiting = deque(tasks)
+        self._put_off: list[tuple[float, Task[Outcome]]] = []
+        self._times: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._put_off)
+
+    def next(self) -> Task[Outcome] | None:
+        """The next one; None where none is due."""
+        now = time.monotonic()
+        self._waiting.extend(task for due, task in self._put_off if due <= now)
+        self._put_off = [(due, task) for due, task in self._put_off if due > now]
+        return self._waiting.popleft() if self._waiting else None
+
+    def put_off(self, task: Task[Outcome]) -> None:
+        """Let it come back in a while."""
+        wait_for = min(_ASK_SELDOM, _ASK_AGAIN * 1.5 ** self._times[task.name])
+        self._times[task.name] += 1
+        self._put_off.append((time.monotonic() + wait_for, task))
 
 
 def usable_cores() -> int:
@@ -105,30 +161,13 @@ class Team:
 
     def run(self, tasks: Sequence[Task[Outcome]], done: Callable[[Task[Outcome], Outcome], None],
             held: Callable[[Task[Outcome]], None] = lambda task: None) -> None:
-        """Run tasks, in this order as far as workers are free.
-
-        Parameters
-        ----------
-        tasks : sequence of Task
-            What to do.
-        done : callable
-            Called with each task and its result.
-        held : callable
-            Called with a task whose part another process holds, each time it is put off.
-
-        Raises
-        ------
-        EmsynthError
-            The first error of a task, with its name; tasks that were running by then are finished first.
-        """
-        waiting, put_off = deque(tasks), list[tuple[float, Task[Outcome]]]()
+        """As of a `Crew`; before an error is raised, tasks that were running by then are finished."""
+        queue = Queue(tasks)
         running: dict[Future[Outcome | Held], tuple[ProcessPoolExecutor, Task[Outcome]]] = {}
         idle, failure = list(self._lanes), list[BaseException]()
-        while running or (not failure and (waiting or put_off)):
-            waiting.extend(task for due, task in put_off if due <= time.monotonic())
-            put_off = [(due, task) for due, task in put_off if due > time.monotonic()]
-            while idle and waiting and not failure:
-                lane, task = idle.pop(), waiting.popleft()
+        while running or (not failure and queue):
+            while idle and not failure and (task := queue.next()) is not None:
+                lane = idle.pop()
                 running[lane.submit(task.run)] = (lane, task)
             if not running:
                 time.sleep(_ASK_AGAIN / 5)
@@ -137,19 +176,19 @@ class Team:
                 try:
                     result = future.result()
                 except BaseException as reason:
-                    failure.append(_named(reason, task.name))
+                    failure.append(named(reason, task.name))
                     continue
                 idle.append(lane)
                 if isinstance(result, Held):
                     held(task)
-                    put_off.append((time.monotonic() + _ASK_AGAIN, task))
+                    queue.put_off(task)
                 else:
                     done(task, result)
         if failure:
             raise failure[0]
 
 
-def _named(reason: BaseException, name: str) -> BaseException:
+def named(reason: BaseException, name: str) -> BaseException:
     """The error with the name of the task that it came from."""
     if isinstance(reason, BrokenProcessPool):
         return EmsynthError(f"{name}: its worker process was killed, most often for want of memory; try fewer "
@@ -190,12 +229,12 @@ def _workers_environment() -> Iterator[None]:
     Python imports the parent's main script into each new process. The tasks do not need it, and a script that calls
     `emsynth.build` outside of ``if __name__ == "__main__":`` would build again there.
     """
-    before: dict[str, Any] = {name: os.environ.get(name) for name in _ONE_THREAD}
+    before: dict[str, Any] = {name: os.environ.get(name) for name in ONE_THREAD}
     main = sys.modules["__main__"]
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
         sys.modules["__main__"] = ModuleType("__main__")
         yield
     finally:

@@ -92,6 +92,8 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Where to; by default datasets/<name>.zarr.")] = None,
     settings: Settings = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; by default one per core.")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Let the workers of a Dask scheduler do it, "
+                                                                          "e.g. of tcp://10.0.0.1:8786.")] = None,
     fields: Annotated[str | None, typer.Option(metavar="A:B", help="Simulate only fields A to B - 1.")] = None,
     shards: Annotated[str | None, typer.Option(metavar="A:B", help="Render only shards A to B - 1, and simulate the "
                                                                    "fields that they need.")] = None,
@@ -103,6 +105,8 @@ def build(
     """Build a data set: simulate the fields of a recipe, and render its pairs of truth and distorted image."""
     if resume and overwrite:
         raise typer.BadParameter("give either --resume, to go on, or --overwrite, to begin again")
+    if workers is not None and scheduler is not None:
+        raise typer.BadParameter("give either --workers, for processes here, or --scheduler, for those of a cluster")
     from emsynth import builder
     from emsynth.cli.progress import Watch
     from emsynth.recipe import Recipe
@@ -115,9 +119,10 @@ def build(
     of_shards = None if shards is None else builder.part_range(shards, count, "--shards")
     with Watch(_stderr(), quiet) as watch:
         if dry_run:
-            cost = builder.plan(read, workers, of_fields, of_shards, watch)
+            cost = builder.plan(read, workers, of_fields, of_shards, watch, scheduler=scheduler)
         else:
-            path = builder.build(read, out, workers, of_fields, of_shards, resume, overwrite, watch)
+            path = builder.build(read, out, workers, of_fields, of_shards, resume, overwrite, watch,
+                                 scheduler=scheduler)
     if dry_run:
         _print_cost(cost, out or Path("datasets") / f"{read.name}.zarr")
     else:

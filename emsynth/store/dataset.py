@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +21,7 @@ from emsynth.store import claims, manifest
 from emsynth.store.layout import FORMAT_VERSION, READABLE, field_count, shard_count, shard_range
 
 GENERATOR = "emsynth"
+_ABANDONED = 3600.0  # seconds after which an empty store is not being created any more
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,14 @@ def check_creatable(path: Path) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         why = "may not be written" if parent.is_dir() else "is not a folder"
         raise StoreError(f"{path}: cannot be created: {parent} {why}; give another --out")
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the empty stores that builds left which were killed in the moment of creating one here."""
+    with contextlib.suppress(OSError):
+        for left in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.new"):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:

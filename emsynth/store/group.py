@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -166,7 +167,7 @@ def write_shard(path: str | os.PathLike[str], number: int, samples: Sequence[Sam
     wanted = store.samples_of(number)
     if [s.index for s in samples] != list(wanted):
         raise StoreError(f"{path}: shard {number} needs samples {wanted.start} to {wanted.stop - 1}, in order")
-    part = part_name("shard", number)
+    part, kept = part_name("shard", number), [_values(sample) for sample in samples]
     with _writing(store.path), drafts.draft(store.path, part) as folder:
         for layout in LAYOUT:
             (folder / layout.name).mkdir()
@@ -174,7 +175,7 @@ def write_shard(path: str | os.PathLike[str], number: int, samples: Sequence[Sam
             # A chunk of zeros is written too: what is not there was never made.
             array = zarr.open_array(folder / layout.name, mode="r+", zarr_format=3).with_config(
                 {"write_empty_chunks": True})
-            array[wanted.start:wanted.stop] = _stack(layout, samples, array.shape[1:])
+            array[wanted.start:wanted.stop] = _stack(layout, kept, array.shape[1:], wanted.start)
         files = [layout.file(number) for layout in LAYOUT]
         drafts.put(folder, store.path, files)
         manifest.write(store.path, part, files, {"first": wanted.start, "last": wanted.stop - 1, **_of(store)})
@@ -243,10 +244,10 @@ def as_kept(sample: Sample) -> dict[str, NDArray[Any]]:
     return {a.name: np.asarray(values[a.name], dtype=object if a.text else a.dtype) for a in LAYOUT}
 
 
-def _stack(layout: ArrayLayout, samples: Sequence[Sample], shape: tuple[int, ...]) -> NDArray[Any]:
-    stacked = np.full((len(samples), *shape), layout.missing, object if layout.text else layout.dtype)
-    for row, sample in enumerate(samples):
-        value = _values(sample)[layout.name]
+def _stack(layout: ArrayLayout, kept: Sequence[dict[str, Any]], shape: tuple[int, ...], first: int) -> NDArray[Any]:
+    stacked = np.full((len(kept), *shape), layout.missing, object if layout.text else layout.dtype)
+    for row, values in enumerate(kept):
+        value = values[layout.name]
         if "column" not in layout.dims:
             fits = np.shape(value) == shape
             place: tuple[Any, ...] = (row,)
@@ -254,7 +255,7 @@ def _stack(layout: ArrayLayout, samples: Sequence[Sample], shape: tuple[int, ...
             fits = len(value) <= shape[0]
             place = (row, slice(0, len(value)))
         if not fits:
-            raise StoreError(f"{layout.name} of sample {sample.index} has shape {np.shape(value)}, and the store has "
+            raise StoreError(f"{layout.name} of sample {first + row} has shape {np.shape(value)}, and the store has "
                              f"room for {shape}; build it anew with --overwrite")
         stacked[place] = value
     return stacked
@@ -337,7 +338,10 @@ def open_dataset(path: str | os.PathLike[str]) -> xarray.Dataset:
     import xarray
 
     store = open_store(path)
-    opened: xarray.Dataset = xarray.open_zarr(store.path, consolidated=False, chunks={"sample": store.shard_size})
+    with warnings.catch_warnings():
+        # Zarr lists the folder, and a card's files may be in it.
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        opened: xarray.Dataset = xarray.open_zarr(store.path, consolidated=False, chunks={"sample": store.shard_size})
     return opened
 
 
