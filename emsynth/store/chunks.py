@@ -35,6 +35,8 @@ _ONE_BYTE = {"name": "bytes"}
 _TEXT = "vlen-utf8"
 
 
+_rooms = threading.local()
+
 _Placed = tuple[tuple[int, ...], NDArray[Any]]
 
 
@@ -189,7 +191,7 @@ class LocalArray:
         sound = np.zeros(len(wanted), np.bool_)
         # Whatever is wrong with a chunk, it is read again by itself, which says what.
         if lengths.min() >= 0 and places.min() >= 0 and (self._coding.compressed or (lengths == whole.shape[1]).all()):
-            room = np.empty(starts[-1], np.uint8) if self._coding.compressed else whole.reshape(-1)
+            room = _room(int(starts[-1])) if self._coding.compressed else whole.reshape(-1)
             waited = _chunk_kernels.fetch(files, places[:, 0], lengths, starts[:-1], bool(tail), room, sound)
             self._cold = waited > 0
         for row, index in enumerate(wanted):
@@ -306,6 +308,14 @@ class LocalArray:
         what = f"{self.name} of sample {index}" if index is not None else self.name
         return IntegrityError(f"{self.store}: {what}: {why}: {file}; emsynth verify looks at the rest, and emsynth "
                               f"build with --resume makes it again")
+
+
+def _room(size: int) -> NDArray[np.uint8]:
+    # This thread's own, used again and again: new memory costs as much as what is read into it.
+    held: NDArray[np.uint8] | None = getattr(_rooms, "held", None)
+    if held is None or held.size < size:
+        held = _rooms.held = np.empty(size + size // 8, np.uint8)
+    return held[:size]
 
 
 def _why(reason: OSError) -> str:

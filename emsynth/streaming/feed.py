@@ -28,7 +28,7 @@ _MEMORY = 4 << 30  # bytes of fields
 
 def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "train", fresh: bool = True,
            patch: int | None = None, rank: int = 0, world: int = 1, *, views: int = 1, also: Sequence[str] = (),
-           symmetric: bool = False, shuffle: bool = True, drop_last: bool = False, threads: int = 1,
+           symmetric: bool = False, shuffle: bool = True, drop_last: bool = False, threads: int = 2,
            memory: int = _MEMORY, tensors: bool = False, pin: bool | None = None) -> Stream:
     """Stream a data set as shuffled batches; one epoch per iteration.
 
