@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import os
 import shutil
 
@@ -98,7 +99,7 @@ def test_one_by_one_gives_the_same_as_all_at_once(path, monkeypatch):
 def test_more_shards_than_files_may_be_open(path, monkeypatch):
     """The one used least is closed, and opened again when it is needed."""
     before = list(open_stream(path, threads=0))
-    monkeypatch.setattr(chunks, "_OPEN", 1)
+    monkeypatch.setattr(chunks._files, "most", 2)
     assert all(alike(a, b) for a, b in zip(before, open_stream(path, threads=2), strict=True))
 
 
@@ -353,7 +354,15 @@ def test_a_damaged_field_is_not_distorted(own):
 @pytest.mark.parametrize(("changes", "said"), [
     ({"split": "trian"}, "'trian' is none of 'train', 'val', 'test', None"),
     ({"rank": 2, "world": 2}, "rank: 2 is outside 0 to world - 1 = 1"),
-    ({"batch_size": 0}, "batch_size: 0 is below 1"),
+    ({"batch_size": 0}, "batch_size: 0 is not a whole number from 1 on"),
+    ({"batch_size": 8.0}, r"batch_size: 8\.0 is not a whole number"),
+    ({"batch_size": True}, "batch_size: True is not"),
+    ({"rank": "0"}, "rank: '0' is not a whole number from 0 on"),
+    ({"world": 0}, "world: 0 is not a whole number from 1 on"),
+    ({"shuffle": "no"}, "shuffle: 'no' is neither True nor False"),
+    ({"split": ["train"]}, "split: .* is none of"),
+    ({"also": "mask"}, r"also: 'mask' is no list of names; give e\.g\."),
+    ({"patch": 15, "fresh": True}, "patch: 15 px is too small for a fresh one, at least 16 px"),
     ({"world": 30}, "22 samples do not fill one batch on each of 30 ranks"),
     ({"patch": 17}, "patch: 17 px is outside 1 to 16 px"),
     ({"views": 2}, "take fresh=True"),
@@ -375,6 +384,10 @@ def test_a_state_of_another_stream_is_refused(path):
     """Its position would mean other samples."""
     with pytest.raises(StreamError, match="batch_size: the state is of a stream with 4, this one has 5"):
         open_stream(path, batch_size=5).load_state_dict(open_stream(path).state_dict())
+    with pytest.raises(StreamError, match="order: the state is of a stream of another split, or"):
+        open_stream(path, shuffle=False).load_state_dict(open_stream(path).state_dict())
+    with pytest.raises(StreamError, match="order: not in this state"):
+        open_stream(path).load_state_dict({k: v for k, v in open_stream(path).state_dict().items() if k != "order"})
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it():
@@ -397,3 +410,83 @@ def test_batches_that_are_kept_keep_their_values(path):
     """However many come after them."""
     kept = [(batch, batch.truth.copy()) for batch in open_stream(path, threads=2)]
     assert all(np.array_equal(batch.truth, copy) for batch, copy in kept)
+
+
+def edit(file, before, after):
+    """Change a file without changing its length."""
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(("file", "before", "after", "fresh"), [
+    ("truth/zarr.json", "22", "21", False),
+    ("distorted/zarr.json", "float32", "float33", False),
+    ("zarr.json", '"samples": 22', '"samples": 21', True),
+    ("fields/1/zarr.json", '"sampling": [\n      0.1', '"sampling": [\n      0.2', True),
+])
+def test_changed_metadata_is_noticed(own, file, before, after, fresh):
+    """No chunk's checksum covers what says how chunks are to be read."""
+    edit(own / file, before, after)
+    with pytest.raises(IntegrityError, match=file):
+        open_stream(own, fresh=fresh)
+    with pytest.raises(IntegrityError, match=file):
+        open_stream(own.as_uri(), fresh=fresh)
+
+
+@pytest.mark.parametrize("part", ["shard-00002", "field-00001"])
+def test_a_part_of_another_build_is_not_streamed(own, tmp_path, part):
+    """Its bytes are sound, and not those of this recipe."""
+    edit(own / "manifest" / f"{part}.json", store.open_store(own).attributes["recipe_digest"], 64 * "0")
+    for place in (own, own.as_uri()):
+        with pytest.raises(IntegrityError, match="manifest of another build"):
+            open_stream(place, fresh=part.startswith("field"))
+
+
+def test_a_data_set_that_takes_the_place_of_another_is_not_mixed_with_it(own, path, monkeypatch):
+    """A build with --overwrite under a running training."""
+    stream = open_stream(own, batch_size=1, shuffle=False, threads=0)
+    stream.batch(0, 0)
+    own.rename(own.with_name("old"))
+    shutil.copytree(path, own)
+    with pytest.raises(IntegrityError, match="replaced by another build while it was read"):
+        stream.batch(0, 21)
+
+
+def test_elsewhere_too_a_shard_deleted_while_it_is_streamed_is_missed(own):
+    """Also of an array whose fill value could be data."""
+    stream = open_stream(own.as_uri(), batch_size=1, shuffle=False, threads=0, also=("class_map",))
+    stream.batch(0, 5)
+    (own / "class_map/c/1/0/0").unlink()
+    with pytest.raises(IntegrityError, match="class_map of sample 5: file is missing: class_map/c/1/0/0"):
+        stream.batch(0, 5)
+
+
+def test_elsewhere_too_a_sample_may_have_no_columns(path):
+    """NaN beyond the last column is what was written."""
+    stream = open_stream(path.as_uri(), also=("column_position", "column_count"), batch_size=SAMPLES, shuffle=False)
+    batch = stream.batch(0, 0)
+    assert (batch.column_count == 0).any()
+    assert np.isnan(batch.column_position[batch.column_count == 0]).all()
+
+
+def test_a_state_is_of_one_data_set_and_one_way_to_stream_it(path, tmp_path):
+    """Whatever else determines the batches is in it, as plain JSON values."""
+    state = open_stream(path, seed=np.int64(3), batch_size=np.int32(4)).state_dict()
+    assert json.loads(json.dumps(state)) == state
+    for changes, said in (({"fresh": True}, "fresh: the state is of a stream with False"),
+                          ({"patch": 8}, "patch: the state is of a stream with None")):
+        with pytest.raises(StreamError, match=said):
+            open_stream(path, seed=3, **changes).load_state_dict(state)
+    with pytest.raises(StreamError, match="data: the state is of a stream with '0000'"):
+        open_stream(path, seed=3).load_state_dict(state | {"data": "0000"})
+
+
+def test_a_position_is_not_changed_inside_of_a_loop(path):
+    """The loop would go on elsewhere than the position says."""
+    stream = open_stream(path)
+    loop = iter(stream)
+    next(loop)
+    stream.seek(0, 4)
+    with pytest.raises(StreamError, match="changed inside of a loop"):
+        next(loop)

@@ -28,6 +28,9 @@ _ASKS = sys.platform == "linux"  # whether one can read without waiting for a di
 
 def _instruction() -> str:
     """The processor's own crc32c instruction for eight bytes, as LLVM names it; empty where it has none."""
+    asked = cast(Any, config)
+    if asked.CPU_NAME or asked.CPU_FEATURES:  # Numba makes code for another processor than this one
+        return ""
     features: dict[str, bool] = binding.get_host_cpu_features()
     if platform.machine() in ("x86_64", "AMD64") and features.get("sse4.2"):
         return "llvm.x86.sse42.crc32.64.64"

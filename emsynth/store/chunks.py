@@ -7,13 +7,16 @@ has neither threads nor an event loop, so that a process may fork after it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import json
 import os
+import resource
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,12 @@ import numpy as np
 from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from emsynth.errors import IntegrityError
+from emsynth.errors import IntegrityError, StoreError
 from emsynth.store import _chunk_kernels
 
 _CRC = 4  # bytes
 _ABSENT = -1  # offset of an inner chunk that was not written: all bits set
-_OPEN = 128  # shards of one array whose files stay open
+_MOST_OPEN = 512  # shards whose files stay open, of all arrays, at most
 _PLAIN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
 _TEXT = "vlen-utf8"
@@ -67,17 +70,62 @@ class _Coding:
 class _Shard:
     """An open file of inner chunks; closed when nobody reads it any more."""
 
-    file: Any
+    descriptor: int
     name: str
     places: NDArray[np.int64]
 
-    @cached_property
-    def descriptor(self) -> int:
-        return int(self.file.fileno())
+    def __post_init__(self) -> None:
+        weakref.finalize(self, os.close, self.descriptor)
 
     @property
     def deleted(self) -> bool:
         return os.fstat(self.descriptor).st_nlink == 0
+
+
+class _Files:
+    """The shards of this process that were used last, over all arrays: a system allows only so many open files."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
+        # An array may be collected, and its shards dropped, wherever this very thread makes a new object.
+        self._lock = threading.RLock()
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = _MOST_OPEN if allowed < 0 else max(4, min(_MOST_OPEN, allowed // 4))
+
+    def get(self, array: int, number: int) -> _Shard | None:
+        with self._lock:
+            shard = self._held.get((array, number))
+            if shard is not None:
+                self._held.move_to_end((array, number))
+            return shard
+
+    def keep(self, array: int, number: int, shard: _Shard) -> None:
+        with self._lock:
+            self._held[array, number] = shard
+            while len(self._held) > self.most:
+                self._held.popitem(last=False)
+
+    def drop(self, array: int, number: int | None = None) -> None:
+        with self._lock:
+            for key in [k for k in self._held if k[0] == array and number in (None, k[1])]:
+                del self._held[key]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._held.clear()
+
+
+_files = _Files()
+_tokens = itertools.count()
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held the lock.
+    global _files
+    _files = _Files()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class LocalArray:
@@ -114,10 +162,15 @@ class LocalArray:
         except FileNotFoundError:
             raise IntegrityError(f"{store}: {name}: file is missing: {name}/zarr.json") from None
         except (OSError, ValueError, KeyError, TypeError) as reason:
-            raise IntegrityError(f"{store}: {name}/zarr.json cannot be read ({reason})") from None
+            raise IntegrityError(f"{store}: {name}/zarr.json cannot be read ({reason}); emsynth verify looks at the "
+                                 f"rest, and a copy of the data set has the file") from None
         self._sharded = codecs[0]["name"] == "sharding_indexed"
         inner = codecs[0]["configuration"] if self._sharded else {"codecs": codecs, "chunk_shape": outer}
-        self.dtype: np.dtype[Any] = np.dtype(object if kind == "string" else kind)
+        try:
+            self.dtype: np.dtype[Any] = np.dtype(object if kind == "string" else kind)
+        except TypeError:
+            raise IntegrityError(f"{store}: {name}/zarr.json: data_type {kind!r} is none; emsynth verify looks at the "
+                                 f"rest, and a copy of the data set has the file") from None
         self._outer, self._inner = outer, tuple(inner["chunk_shape"])
         self._coding = _Coding.of(inner["codecs"])
         index = [codec["name"] for codec in inner.get("index_codecs", ())]
@@ -125,8 +178,9 @@ class LocalArray:
                                                    or inner["index_location"] != "end")):
             raise UnfamiliarError(f"{name}: chunk keys or shards that emsynth does not write")
         self._cold = False  # whether the last batch had to wait for the disk
-        self._open: OrderedDict[int, _Shard] = OrderedDict()
-        self._lock = threading.Lock()
+        self._token = next(_tokens)
+        self._folder = _identity(store)
+        weakref.finalize(self, _forget, self._token)
 
     def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read some samples, straight into a batch.
@@ -144,6 +198,19 @@ class LocalArray:
             Where the bytes of one are not those that were written, or not there; names file and sample. `out` is then
             undefined.
         """
+        numbers, most = indices // self._outer[0], max(1, _files.most // 2)
+        there = np.unique(numbers)
+        if len(there) <= most:
+            self._read_some(indices, out)
+            return
+        # No more shards at a time than files may be open.
+        for first in range(0, len(there), most):
+            chosen = np.flatnonzero(np.isin(numbers, there[first:first + most]))
+            rows = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+            self._read_some(indices[chosen], rows)
+            out[chosen] = rows
+
+    def _read_some(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         wanted = indices.tolist()
         shards = self._shards(wanted)
         if _chunk_kernels.USABLE:
@@ -154,8 +221,7 @@ class LocalArray:
                 self._fetch(shards[number], place, out[row], index)
         for number, shard in shards.items():
             if shard.deleted:  # or replaced, by a build that mends it: then once more
-                with self._lock:
-                    self._open.pop(number, None)
+                _files.drop(self._token, number)
                 for row, index in enumerate(wanted):
                     if index // self._outer[0] == number:
                         self._fetch(self._shard(number, index), index % self._outer[0], out[row], index)
@@ -232,32 +298,43 @@ class LocalArray:
                 yield at, chunk
 
     def _shard(self, number: int, index: int) -> _Shard:
-        with self._lock:
-            shard = self._open.get(number)
-            if shard is not None:
-                self._open.move_to_end(number)
-                return shard
-        shard = self._opened("/".join((self.name, "c", str(number), *("0" for _ in self.shape[1:]))), index)
-        with self._lock:
-            self._open[number] = shard
-            while len(self._open) > _OPEN:
-                self._open.popitem(last=False)
+        shard = _files.get(self._token, number)
+        if shard is None:
+            shard = self._opened("/".join((self.name, "c", str(number), *("0" for _ in self.shape[1:]))), index)
+            _files.keep(self._token, number, shard)
         return shard
 
     def _opened(self, name: str, index: int | None = None) -> _Shard:
         count = 1
         for outer, inner in zip(self._outer, self._inner, strict=True):
             count *= outer // inner
+        if _identity(self.store) != self._folder:
+            raise IntegrityError(f"{self.store}: it was replaced by another build while it was read; open it again")
+        descriptor = self._descriptor(name, index)
+        # As signed numbers an absent chunk lies at -1.
+        shard = _Shard(descriptor, name, np.zeros((0, 2), np.int64))
         try:
-            file = open(self.store / name, "rb", buffering=0)  # noqa: SIM115 - closed with its last reader
-            start = os.fstat(file.fileno()).st_size - 16 * count - _CRC
-            raw = os.pread(file.fileno(), 16 * count + _CRC, max(0, start))
+            start = os.fstat(descriptor).st_size - 16 * count - _CRC
+            raw = os.pread(descriptor, 16 * count + _CRC, max(0, start))
         except OSError as reason:
             raise self._damage(name, _why(reason), index) from None
         if len(raw) != 16 * count + _CRC or not _sound(raw[:-_CRC], raw[-_CRC:]):
             raise self._damage(name, "truncated, or its index is damaged", index)
-        # As signed numbers an absent chunk lies at -1.
-        return _Shard(file, name, np.frombuffer(raw[:-_CRC], "<i8").reshape(count, 2))
+        object.__setattr__(shard, "places", np.frombuffer(raw[:-_CRC], "<i8").reshape(count, 2))
+        return shard
+
+    def _descriptor(self, name: str, index: int | None) -> int:
+        for again in (True, False):
+            try:
+                return os.open(self.store / name, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as reason:
+                if reason.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise self._damage(name, _why(reason), index) from None
+                if not again:
+                    raise StoreError(f"{self.store}: {name}: too many files are open in this process; allow more with "
+                                     f"`ulimit -n`, or use fewer streams and workers") from None
+                _files.clear()
+        raise AssertionError("not reached")
 
     def _fetch(self, shard: _Shard, place: int, out: NDArray[Any], index: int | None) -> None:
         offset, length = shard.places[place].tolist()
@@ -308,6 +385,19 @@ class LocalArray:
         what = f"{self.name} of sample {index}" if index is not None else self.name
         return IntegrityError(f"{self.store}: {what}: {why}: {file}; emsynth verify looks at the rest, and emsynth "
                               f"build with --resume makes it again")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that was put in its place; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _forget(token: int) -> None:
+    _files.drop(token)
 
 
 def _room(size: int) -> NDArray[np.uint8]:

@@ -118,6 +118,8 @@ def _attributes(path: Path) -> dict[str, Any]:
         return dict(json.loads((path / "zarr.json").read_text())["attributes"])
     except (FileNotFoundError, NotADirectoryError):
         what = "not an emsynth data set: no zarr.json in it" if os.path.lexists(path) else "there is no such data set"
+        if path.suffix == ".zip" and path.is_file():
+            what = "a zip archive, which emsynth.stream reads as it is; unpack it for everything else"
         if _mark(path).is_file():
             what = "it has lost its zarr.json; restore that from a copy of the data set, or remove all and build anew"
         raise StoreError(f"{path}: {what}") from None
@@ -221,7 +223,10 @@ def check_creatable(path: Path) -> None:
 def sweep_beside(path: Path) -> None:
     """Remove the empty stores that builds left which were killed in the moment of creating one here."""
     with contextlib.suppress(OSError):
-        for left in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.new"):
+        beside, name = path.absolute().parent, glob.escape(path.name)
+        # What --overwrite replaced is kept as long as nothing is in its place.
+        left_over = [*beside.glob(f".{name}.*.new"), *(beside.glob(f".{name}.*.old") if path.exists() else ())]
+        for left in left_over:
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
 

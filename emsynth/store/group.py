@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -73,7 +74,9 @@ def create(path: str | os.PathLike[str], recipe: Recipe, outlines: Sequence[Outl
             raise exists(path)
         target = target.resolve()
         check_replaceable(target)
-    draft, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    # Processes in containers may share their number.
+    name = f".{target.name}.{uuid.uuid4().hex}"
+    draft, old = (target.with_name(f"{name}.{end}") for end in ("new", "old"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(draft, ignore_errors=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from emsynth.store.chunks import LocalArray, UnfamiliarError
 from emsynth.store.dataset import Store, known, open_store
 from emsynth.store.layout import FIELD_DIMS
 
+_PICTURES = ("truth", "distorted", "displacement")
+_NAMED = 4  # of what is missing, at most
 _GONE_BY = "emsynth verify names what is damaged where the data set is local"
 
 
@@ -82,10 +84,66 @@ class Readable:
 
     def field_about(self, number: int) -> dict[str, Any]:
         """Attributes of a clean stack, provenance included."""
+        part = manifest.part_name("field", number)
+        (content,) = self.manifests([part])
+        name = f"fields/{number}/zarr.json"
+        raw = self.file(name)
+        if content is None:
+            raise StoreError(f"{self.label}: {manifest.spoken(part)} is not finished; build with --resume to go on")
+        if raw is None:
+            raise IntegrityError(f"{self.label}: {manifest.spoken(part)}: file is missing: {name}; build with --resume "
+                                 f"to make it again")
+        if hashlib.sha256(raw).hexdigest() != content["files"].get(name, {}).get("sha256"):
+            raise IntegrityError(f"{self.label}: {manifest.spoken(part)}: checksum differs: {name}; build with "
+                                 f"--resume to make it again")
+        return dict(json.loads(raw)["attributes"])
+
+    def check_metadata(self) -> None:
+        """Raise IntegrityError where what describes the data set is not what was written."""
+        (content,) = self.manifests([manifest.STORE])
+        if content is None:
+            raise IntegrityError(f"{self.label}: {manifest.FOLDER}/{manifest.STORE}.json is missing; restore it from a "
+                                 f"copy of the data set")
+        for name, entry in content["files"].items():
+            raw = self.file(name) if name.endswith("zarr.json") else b""
+            if raw != b"" and (raw is None or hashlib.sha256(raw).hexdigest() != entry["sha256"]):
+                what = "is missing" if raw is None else "is not what was written: its checksum differs"
+                raise IntegrityError(f"{self.label}: {name} {what}; restore it from a copy of the data set")
+
+    def check_finished(self, kind: str, count: int) -> None:
+        """Raise StoreError where one of the first `count` fields or shards is not finished.
+
+        Raises
+        ------
+        StoreError
+            Where some are not; IntegrityError where one is of another build.
+        """
+        parts = [manifest.part_name(kind, n) for n in range(count)]
+        found = self.manifests(parts)
+        missing = [n for n, content in enumerate(found) if content is None]
+        if missing:
+            shown = ", ".join(self._named(kind, n) for n in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+            raise StoreError(f"{self.label}: {shown}{more} not finished; build with --resume to go on")
+        digest = str(self.store.attributes["recipe_digest"])
+        for part, content in zip(parts, found, strict=True):
+            another = manifest.of_another_build(content or {}, digest)
+            if another is not None:
+                raise IntegrityError(f"{self.label}: {manifest.spoken(part)}: {another}; build with --resume to make "
+                                     f"it again")
+
+    def _named(self, kind: str, number: int) -> str:
+        if kind != "shard":
+            return f"{kind} {number}"
+        samples = self.store.samples_of(number)
+        return f"shard {number} (samples {samples.start} to {samples.stop - 1})"
+
+    def manifests(self, parts: Sequence[str]) -> list[dict[str, Any] | None]:
+        """Manifests of some parts; None for one that is not finished."""
         raise NotImplementedError
 
-    def missing(self, kind: str, count: int) -> list[int]:
-        """Which of the first `count` fields or shards are not finished, as far as can be told without reading them."""
+    def file(self, name: str) -> bytes | None:
+        """Bytes of a small file of the data set; None where there is none."""
         raise NotImplementedError
 
 
@@ -107,13 +165,23 @@ class LocalReading(Readable):
                 self._arrays[name] = ZarrArray(_local_group(self.store.path), name, self.label)
         return self._arrays[name]
 
-    def field_about(self, number: int) -> dict[str, Any]:
-        manifest.check_complete(self.store.path, manifest.part_name("field", number))
-        return _attributes(self.store.path / "fields" / str(number))
+    def field(self, number: int) -> Field:
+        # All of its files, whatever checksums their chunks have: they are read once.
+        part = manifest.part_name("field", number)
+        manifest.check_complete(self.store.path, part)
+        manifest.check_sound(self.store.path, part)
+        return super().field(number)
 
-    def missing(self, kind: str, count: int) -> list[int]:
-        finished = self.store.finished(kind)
-        return [n for n in range(count) if n not in finished]
+    def manifests(self, parts: Sequence[str]) -> list[dict[str, Any] | None]:
+        return [manifest.read(self.store.path, part) for part in parts]
+
+    def file(self, name: str) -> bytes | None:
+        try:
+            return (self.store.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as reason:
+            raise IntegrityError(f"{self.label}: {name}: cannot be read ({reason.strerror})") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,23 +199,33 @@ class ZarrReading(Readable):
             self._arrays[name] = ZarrArray(self.group, name, self.label)
         return self._arrays[name]
 
-    def field_about(self, number: int) -> dict[str, Any]:
-        with _through_zarr(f"{self.label}: field {number}"):
-            return dict(self.group[f"fields/{number}"].attrs)
+    def manifests(self, parts: Sequence[str]) -> list[dict[str, Any] | None]:
+        found: list[dict[str, Any] | None] = []
+        for part, raw in zip(parts, self._files([f"{manifest.FOLDER}/{part}.json" for part in parts]), strict=True):
+            try:
+                found.append(None if raw is None else dict(json.loads(raw)))
+            except ValueError:
+                raise IntegrityError(f"{self.label}: {manifest.FOLDER}/{part}.json: this manifest is damaged; "
+                                     f"{_GONE_BY}") from None
+        return found
 
-    def missing(self, kind: str, count: int) -> list[int]:
-        if kind == "field":
-            with _through_zarr(f"{self.label}: fields"):
-                return [n for n in range(count) if f"fields/{n}/zarr.json" not in self.group and
-                        f"fields/{n}" not in self.group]
-        # A sample that was not written has no split; a manifest cannot be listed everywhere.
-        split = self.array("split").whole()
-        size = self.store.shard_size
-        return [n for n in range(count) if not all(split[n * size:(n + 1) * size])]
+    def file(self, name: str) -> bytes | None:
+        return self._files([name])[0]
+
+    def _files(self, names: Sequence[str]) -> list[bytes | None]:
+        import asyncio
+
+        from zarr.core.sync import sync
+
+        async def read() -> list[Any]:
+            return await asyncio.gather(*((self.group.store_path / name).get() for name in names))
+
+        with _through_zarr(f"{self.label}: {names[0] if names else ''}"):
+            return [None if found is None else found.to_bytes() for found in sync(read())]
 
 
 class ZarrArray:
-    """One array of a data set through zarr; what was never written is an error here, and no fill value.
+    """One array of a data set through zarr; what is not there is an error here, and no fill value.
 
     Parameters
     ----------
@@ -165,17 +243,18 @@ class ZarrArray:
             self._array = group[name]
         self.shape = tuple(self._array.shape)
         self.dtype = np.dtype(object) if self._array.dtype.kind not in "fiub" else self._array.dtype
-        self._there: set[tuple[int, ...]] = set()
-        self._lock = threading.Lock()
 
     def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         size = (self._array.shards or self._array.chunks)[0]
         for row, index in enumerate(indices.tolist()):
             where = f"{self.label}: {self.name} of sample {index}"
-            self._check_there((index // size, *(0 for _ in self.shape[1:])), where)
             with _through_zarr(where):
                 out[row] = self._array[index]
-            if out.dtype.kind == "f" and np.isnan(out[row].flat[0]):
+            # A picture is nowhere NaN; of the others zarr does not say what it has made up.
+            if self.name not in _PICTURES:
+                self._check_there((index // size, *(0 for _ in self.shape[1:])), where)
+            elif np.isnan(out[row].flat[0]):
+                self._check_there((index // size, *(0 for _ in self.shape[1:])), where)
                 raise IntegrityError(f"{where}: it was never written; {_GONE_BY}")
 
     def expect(self, indices: NDArray[np.int64]) -> None:
@@ -189,8 +268,6 @@ class ZarrArray:
             return np.asarray(self._array[...], self.dtype)
 
     def _check_there(self, corner: tuple[int, ...], where: str) -> None:
-        if corner in self._there:
-            return
         from zarr.core.sync import sync
 
         key = "/".join(["c", *map(str, corner)])
@@ -198,8 +275,6 @@ class ZarrArray:
             there = sync((self._array.store_path / key).exists())
         if not there:
             raise IntegrityError(f"{where}: file is missing: {self.name}/{key}; {_GONE_BY}")
-        with self._lock:
-            self._there.add(corner)
 
 
 def open_reading(where: Any) -> Readable:
@@ -220,11 +295,18 @@ def open_reading(where: Any) -> Readable:
         text = os.fspath(where)
         if "://" not in text and not (text.endswith(".zip") and Path(text).is_file()):
             return LocalReading(open_store(text), text)
+    import fsspec
     import zarr
+    from zarr.abc.store import Store as AnyStore
 
     if isinstance(where, zarr.storage.LocalStore):
         return LocalReading(open_store(where.root), str(where.root))
     label = str(where)
+    if not isinstance(where, str | os.PathLike | AnyStore):
+        raise StoreError(f"path: {where!r} is no data set; give a folder, a .zip file of one, an address or a zarr "
+                         f"store")
+    if isinstance(where, str) and "://" in where and where.split("://")[0] not in fsspec.available_protocols():
+        raise StoreError(f"{where}: {where.split('://')[0]}:// is no kind of address that fsspec knows")
     with _through_zarr(label):
         group = zarr.open_group(_zarr_store(where), mode="r", zarr_format=3)
         attributes = dict(group.attrs)
@@ -248,12 +330,10 @@ def _local_group(path: Path) -> Any:
     return zarr.open_group(path, mode="r", zarr_format=3)
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "zarr.json").read_text())["attributes"])
-    except (OSError, ValueError, KeyError, TypeError) as reason:
-        raise IntegrityError(f"{folder}: zarr.json cannot be read ({reason}); emsynth build with --resume makes it "
-                             f"again") from None
+def portable(where: Any) -> Any:
+    """The same place in a form that every process can open for itself: a zip file by its path."""
+    path = getattr(where, "path", None)
+    return path if type(where).__name__ == "ZipStore" and path is not None else where
 
 
 @contextlib.contextmanager
@@ -263,7 +343,10 @@ def _through_zarr(what: str) -> Iterator[None]:
     except (StoreError, IntegrityError):
         raise
     except FileNotFoundError as reason:
-        raise StoreError(f"{what}: not an emsynth data set, or there is none ({reason})") from None
+        raise StoreError(f"{what}: not an emsynth data set, or there is none ({reason}); in a zip archive zarr.json "
+                         f"lies at the top, as `emsynth export --to zip` writes it") from None
+    except ImportError as reason:
+        raise StoreError(f"{what}: a package is missing for addresses of this kind ({reason})") from None
     # Each store and each codec has its own exceptions for what it cannot read.
     except Exception as reason:
         raise IntegrityError(f"{what}: cannot be read ({type(reason).__name__}: {reason}); {_GONE_BY}") from reason

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from emsynth.streaming.feed import Stream, stream
+from emsynth.errors import StreamError
+from emsynth.store.reading import portable
+from emsynth.streaming.feed import MEMORY, Stream, stream
 
 
 class _Opened:
@@ -19,7 +21,10 @@ class _Opened:
     """
 
     def __init__(self, path: Any, settings: dict[str, Any]) -> None:
-        self._path, self._settings = path, settings
+        for name in ("threads", "tensors", "pin"):
+            if name in settings:
+                raise StreamError(f"{name}: is the loader's matter here; leave it out, or use emsynth.stream")
+        self._path, self._settings = portable(path), settings
         self._stream: Stream | None = None
         self._process = -1
         # In shared memory: workers that live on from epoch to epoch see it change.
@@ -38,6 +43,8 @@ class _Opened:
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
+        if not isinstance(epoch, int) or epoch < 0:
+            raise StreamError(f"epoch: {epoch!r} is not a whole number from 0 on")
         self._epoch[0] = epoch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,9 +72,9 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, path: Any, split: str | None = "train", seed: int = 0, fresh: bool = True,
                  patch: int | None = None, *, views: int = 1, also: Sequence[str] = (), symmetric: bool = False,
-                 **memory: int) -> None:
+                 memory: int = MEMORY) -> None:
         settings = {"split": split, "seed": seed, "fresh": fresh, "patch": patch, "views": views, "also": tuple(also),
-                    "symmetric": symmetric, **memory}
+                    "symmetric": symmetric, "memory": memory}
         self._opened = _Opened(path, {**settings, "batch_size": 1, "shuffle": False})
         self._length = len(self._opened.stream)
 
@@ -95,7 +102,8 @@ class BatchDataset(IterableDataset[dict[str, Any]]):
     path : path, str or zarr store
         As for `emsynth.stream`.
     **settings
-        As for `emsynth.stream`: ``batch_size``, ``seed``, ``split``, ``rank``, ``world`` ...
+        As for `emsynth.stream`: ``batch_size``, ``seed``, ``split``, ``rank``, ``world`` ...; not ``threads``,
+        ``tensors`` and ``pin``, which are the loader's.
     """
 
     def __init__(self, path: Any, **settings: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from emsynth.streaming.tensors import Tensors
 
 _SPLITS = ("train", "val", "test", None)
-_MEMORY = 4 << 30  # bytes of fields
+MEMORY = 4 << 30  # bytes of fields
 
 
 def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "train", fresh: bool = True,
            patch: int | None = None, rank: int = 0, world: int = 1, *, views: int = 1, also: Sequence[str] = (),
            symmetric: bool = False, shuffle: bool = True, drop_last: bool = False, threads: int = 2,
-           memory: int = _MEMORY, tensors: bool = False, pin: bool | None = None) -> Stream:
+           memory: int = MEMORY, tensors: bool = False, pin: bool | None = None) -> Stream:
     """Stream a data set as shuffled batches; one epoch per iteration.
 
     Parameters
@@ -86,30 +87,50 @@ def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "
     ----------
     .. [1] Lehtinen et al., Noise2Noise, Proc. ICML (2018).
     """
-    _check(fresh, split, views, symmetric, threads, seed)
+    batch_size, seed = _whole("batch_size", batch_size, 1), _whole("seed", seed, 0)
+    world, threads = _whole("world", world, 1), _whole("threads", threads, 0)
+    rank, views, memory = _whole("rank", rank, 0), _whole("views", views, 1), _whole("memory", memory, 1)
+    patch = None if patch is None else _whole("patch", patch, 1)
+    _check(fresh, split, views, symmetric, also,
+           {"fresh": fresh, "symmetric": symmetric, "shuffle": shuffle, "drop_last": drop_last, "tensors": tensors})
     readable = open_reading(path)
+    readable.check_metadata()
     size = int(readable.store.attributes["recipe"]["image"]["size"])
     if patch is not None and not 1 <= patch <= size:
         raise StreamError(f"patch: {patch} px is outside 1 to {size} px, the images of {readable.label}")
     source = _source(readable, split, fresh, patch, views, tuple(also), symmetric, seed, memory)
     groups, sets = source.groups()
     order = Order(source.samples, batch_size, seed, rank, world, shuffle, drop_last, groups if shuffle else (), sets)
-    return Stream(source, order, threads, tensors, pin)
+    kept = {"data": str(readable.store.attributes["recipe_digest"])[:16], "fresh": fresh, "patch": patch,
+            "views": views, "symmetric": symmetric}
+    return Stream(source, order, threads, tensors, pin, kept)
 
 
-def _check(fresh: bool, split: str | None, views: int, symmetric: bool, threads: int, seed: int) -> None:
-    if split not in _SPLITS:
+def _whole(name: str, value: Any, low: int) -> int:
+    """A whole number, as NumPy's are too, from `low` on."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = low - 1
+    if isinstance(value, bool | np.bool_) or not low <= found < 2**63:
+        raise StreamError(f"{name}: {value!r} is not a whole number from {low} on (and below 2**63)")
+    return found
+
+
+def _check(fresh: bool, split: str | None, views: int, symmetric: bool, also: Sequence[str],
+           flags: dict[str, Any]) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise StreamError(f"{name}: {flag!r} is neither True nor False")
+    if not (split is None or isinstance(split, str)) or split not in _SPLITS:
         raise StreamError(f"split: {split!r} is none of {', '.join(map(repr, _SPLITS))}")
-    if views < 1 or (views > 1 and not fresh):
-        raise StreamError(f"views: {views} distortions of one truth are made of fresh ones only, one or more; "
-                          f"take fresh=True")
+    if isinstance(also, str) or not isinstance(also, Sequence) or not all(isinstance(name, str) for name in also):
+        raise StreamError(f"also: {also!r} is no list of names; give e.g. also=('displacement',)")
+    if views > 1 and not fresh:
+        raise StreamError(f"views: {views} distortions of one truth are made of fresh ones only; take fresh=True")
     if symmetric and fresh:
         raise StreamError("symmetric: the fields of fresh pairs are turned and mirrored by the recipe "
                           "(image.rotation, image.flip); take fresh=False, or leave it out")
-    if threads < 0:
-        raise StreamError(f"threads: {threads} is below 0")
-    if not 0 <= seed < 2**63:
-        raise StreamError(f"seed: {seed} is outside 0 to 2**63 - 1")
 
 
 def _source(readable: Readable, split: str | None, fresh: bool, patch: int | None, views: int, also: tuple[str, ...],
@@ -144,7 +165,9 @@ class Stream:
         Seconds that the consumer has waited for batches so far.
     """
 
-    def __init__(self, source: Source, order: Order, threads: int, tensors: bool, pin: bool | None) -> None:
+    def __init__(self, source: Source, order: Order, threads: int, tensors: bool, pin: bool | None,
+                 kept: dict[str, Any]) -> None:
+        self._kept = kept
         self._source, self._order, self._threads = source, order, threads
         self._blocks = Blocks()
         self._tensors = _tensors(pin) if tensors else None
@@ -175,12 +198,15 @@ class Stream:
         IntegrityError
             Where the bytes of a sample are not those that were written; names file and sample.
         """
+        if epoch < 0:
+            raise StreamError(f"epoch: {epoch} is below 0")
         indices, following = self._order.batch(epoch, step), step + max(1, self._threads)
         if following < len(self):
             self._source.expect(self._order.batch(epoch, following))
-        room = self._blocks.array if self._tensors is None else self._tensors.room(self._blocks)
-        found: dict[str, Any] = {"index": indices.copy(), **self._source.read(indices, epoch, room)}
-        return Batch(found if self._tensors is None else self._tensors.of(found))
+        if self._tensors is None:
+            return Batch({"index": indices.copy(), **self._source.read(indices, epoch, self._blocks.array)})
+        rooms = self._tensors.rooms(self._blocks)
+        return Batch(rooms.tensors({"index": indices.copy(), **self._source.read(indices, epoch, rooms.array)}))
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the position to the end of its epoch."""
@@ -191,12 +217,17 @@ class Stream:
             made = next(ahead)
             self.waited += time.perf_counter() - asked
             self.seek(epoch, step + 1)
+            position = self.epoch, self.step
             yield made
             del made  # so that its memory can be used again as soon as the consumer lets it go
+            if (self.epoch, self.step) != position:
+                raise StreamError(f"epoch {self.epoch}, step {self.step}: the position was changed inside of a loop "
+                                  f"over the stream; leave the loop, and begin another one")
 
     def seek(self, epoch: int, step: int = 0) -> None:
         """Go to a position; the next iteration begins there."""
-        if epoch < 0 or not 0 <= step <= len(self):
+        epoch, step = _whole("epoch", epoch, 0), _whole("step", step, 0)
+        if step > len(self):
             raise StreamError(f"epoch {epoch}, step {step} is no position; steps are 0 to {len(self)}")
         self.epoch, self.step = (epoch + 1, 0) if step == len(self) else (epoch, step)
 
@@ -204,7 +235,7 @@ class Stream:
         """The position and what the order depends on, as plain JSON values."""
         order = self._order
         return {"epoch": self.epoch, "step": self.step, "seed": order.seed, "samples": len(order.samples),
-                "batch_size": order.batch_size, "world": order.world}
+                "batch_size": order.batch_size, "world": order.world, **self._kept, "order": order.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the position of a state.
@@ -215,23 +246,30 @@ class Stream:
             Where it is of a stream whose order is another one.
         """
         own = self.state_dict()
-        other = [name for name in own if name not in ("epoch", "step") and state.get(name) != own[name]]
+        if not isinstance(state, Mapping):
+            raise StreamError(f"{state!r} is no state; give what state_dict() of a stream returned")
+        missing = [name for name in own if name not in state]
+        if missing:
+            raise StreamError(f"{', '.join(missing)}: not in this state; give what state_dict() of a stream returned")
+        other = [name for name in own if name not in ("epoch", "step", "order") and state[name] != own[name]]
         if other:
-            raise StreamError("; ".join(f"{name}: the state is of a stream with {state.get(name)}, this one has "
-                                        f"{own[name]}" for name in other))
-        self.seek(int(state["epoch"]), int(state["step"]))
+            raise StreamError("; ".join(f"{name}: the state is of a stream with {state[name]!r}, this one has "
+                                        f"{own[name]!r}" for name in other))
+        if state["order"] != own["order"]:
+            raise StreamError("order: the state is of a stream of another split, or with another shuffle, drop_last or "
+                              "memory; open this one as that one was")
+        self.seek(state["epoch"], state["step"])
 
     def _ahead(self, epoch: int, steps: range) -> Generator[Batch, None, None]:
-        with ThreadPoolExecutor(self._threads, "emsynth-stream") as pool:
-            made: deque[Future[Batch]] = deque()
-            try:
-                for step in steps:
-                    made.append(pool.submit(self.batch, epoch, step))
-                    # One batch waits for the consumer while each thread prepares another.
-                    if len(made) > self._threads:
-                        yield made.popleft().result()
-                while made:
+        pool, made = ThreadPoolExecutor(self._threads, "emsynth-stream"), deque[Future[Batch]]()
+        try:
+            for step in steps:
+                made.append(pool.submit(self.batch, epoch, step))
+                # One batch waits for the consumer while each thread prepares another.
+                if len(made) > self._threads:
                     yield made.popleft().result()
-            finally:
-                for future in made:
-                    future.cancel()
+            while made:
+                yield made.popleft().result()
+        finally:
+            # Without waiting: a loop that is left may be collected in one of these very threads.
+            pool.shutdown(wait=False, cancel_futures=True)

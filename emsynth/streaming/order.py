@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,14 @@ class Order:
         most = len(range(0, len(self.samples), self.world))  # of any rank
         return self.own if self.batch_size == 1 else len(range(0, most, self.batch_size))
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that the order depends on but seed, batch size and number of ranks."""
+        found = hashlib.blake2b(f"{self.shuffle}/{self.drop_last}/{self.sets}".encode(), digest_size=8)
+        for part in (self.samples, *self.groups):
+            found.update(f"{len(part)}".encode() + np.ascontiguousarray(part, np.int64).tobytes())
+        return found.hexdigest()
+
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Indices of the samples of one batch."""
         if not 0 <= step < self.steps:
@@ -94,12 +104,13 @@ class Order:
         """All samples of the split in the order of one epoch, (n,), the same on every rank."""
         if not self.shuffle:
             return self.samples
-        if epoch not in self._epochs:
+        made = self._epochs.get(epoch)
+        if made is None:
             made = self.samples[self._shuffled(epoch)]
             for old in list(self._epochs)[:-1]:  # the next is begun while the last is still read
                 self._epochs.pop(old, None)
             self._epochs[epoch] = made
-        return self._epochs[epoch]
+        return made
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         if not self.groups:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.distortion import Distorted
-from emsynth.errors import EmsynthError, StoreError, StreamError
-from emsynth.fresh import take
+from emsynth.errors import EmsynthError, StreamError
+from emsynth.fresh import SMALLEST_PATCH, take
 from emsynth.oversampling import factor_of
 from emsynth.passes import split_of
 from emsynth.recipe import Recipe
@@ -28,7 +28,6 @@ Room = Callable[[tuple[int, ...], Any], NDArray[Any]]
 Symmetry = tuple[bool, bool, bool]
 
 _PAIR = ("truth", "distorted")
-_NAMED = 4  # of what is missing, at most
 
 
 class Source(Protocol):
@@ -56,18 +55,6 @@ def chosen(splits: Sequence[str] | NDArray[Any], wanted: str | None, label: str)
         counts = ", ".join(f"{name} {np.count_nonzero(found == name):,}" for name in ("train", "val", "test"))
         raise StreamError(f"split: {label} has no samples of {wanted!r}; it has {counts}, and split=None takes all")
     return indices
-
-
-def check_finished(readable: Readable, kind: str, count: int, per_part: int) -> None:
-    """Raise StoreError where fields or shards are not finished; `per_part` samples lie in each, 0 for fields."""
-    missing = readable.missing(kind, count)
-    if not missing:
-        return
-    total = readable.store.samples
-    shown = ", ".join(f"{kind} {n}" + (f" (samples {n * per_part} to {min(total, (n + 1) * per_part) - 1})"
-                                       if per_part else "") for n in missing[:_NAMED])
-    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-    raise StoreError(f"{readable.label}: {shown}{more} not finished; build with --resume to go on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +86,7 @@ class Stored:
     symmetries: tuple[Symmetry, ...] = ((False, False, False),)
 
     def __post_init__(self) -> None:
-        store = self.readable.store
-        check_finished(self.readable, "shard", store.shards, store.shard_size)
+        self.readable.check_finished("shard", self.readable.store.shards)
         known = {a.name: a for a in LAYOUT if a.name not in _PAIR}
         for name in self.also:
             if name not in known:
@@ -268,7 +254,10 @@ class Fresh:
     memory: int
 
     def __post_init__(self) -> None:
-        check_finished(self.readable, "field", self.readable.store.fields, 0)
+        self.readable.check_finished("field", self.readable.store.fields)
+        if self.patch is not None and self.patch < SMALLEST_PATCH:
+            raise StreamError(f"patch: {self.patch} px is too small for a fresh one, at least {SMALLEST_PATCH} px; a "
+                              f"stored one (fresh=False) may be smaller")
         for name in self.also:
             if name not in _OF_FRESH:
                 raise StreamError(f"also: {name!r} is not made of a fresh distortion; there are {', '.join(_OF_FRESH)}"

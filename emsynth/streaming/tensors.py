@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from emsynth.errors import StreamError
 from emsynth.streaming.blocks import Blocks
-from emsynth.streaming.source import Room
 
-_CHANNELLED = 3  # dimensions of a batch of pictures without a channel
+_PILE = 3  # dimensions of a batch of pictures without a channel
+_PICTURES = ("truth", "distorted", "mask", "class_map")
 
 
 class Tensors:
@@ -34,22 +34,43 @@ class Tensors:
         if self.pin and not torch.cuda.is_available():
             raise StreamError("pin: pinned memory needs a GPU, and torch finds none; leave it out")
 
-    def room(self, blocks: Blocks) -> Room:
-        """Where arrays are to be written; torch keeps pinned memory itself, until a copy to the GPU is done with it."""
-        return self._pinned if self.pin else blocks.array
+    def rooms(self, blocks: Blocks) -> Rooms:
+        """Memory for one batch; `blocks` where it is not pinned."""
+        return Rooms(None if self.pin else blocks)
 
-    def _pinned(self, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-        dtype = torch.from_numpy(np.empty(0, kind)).dtype
-        pinned: NDArray[Any] = torch.empty(shape, dtype=dtype, pin_memory=True).numpy()
+
+class Rooms:
+    """Memory of one batch, and the tensors that lie in it.
+
+    Parameters
+    ----------
+    blocks : Blocks or None
+        Where arrays are taken from; None for pinned memory, which torch keeps itself until a copy to the GPU is done
+        with it.
+    """
+
+    def __init__(self, blocks: Blocks | None) -> None:
+        self._blocks = blocks
+        self._pinned: dict[int, torch.Tensor] = {}
+
+    def array(self, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+        """An array to be written."""
+        if self._blocks is not None:
+            return self._blocks.array(shape, kind)
+        tensor = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, kind)).dtype, pin_memory=True)
+        pinned: NDArray[Any] = tensor.numpy()
+        self._pinned[id(pinned)] = tensor
         return pinned
 
-    def of(self, arrays: dict[str, Any]) -> dict[str, Any]:
+    def tensors(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """The same as tensors, pictures with a channel; words stay arrays."""
         made = {}
         for name, array in arrays.items():
             if array.dtype == object:
                 made[name] = array
                 continue
-            tensor = torch.from_numpy(array)
-            made[name] = tensor.unsqueeze(1) if tensor.ndim == _CHANNELLED else tensor
+            # The pinned tensor itself, by which torch knows which copies still read it.
+            tensor = self._pinned.get(id(array))
+            tensor = torch.from_numpy(array) if tensor is None else tensor
+            made[name] = tensor.unsqueeze(1) if name in _PICTURES and tensor.ndim == _PILE else tensor
         return made
