@@ -114,6 +114,11 @@ def entry_of(path: str | os.PathLike[str], title: str, where: str | tuple[str, .
     """
     from emsynth.card.facts import gather
 
+    if not title:
+        raise StoreError("--title: is missing; say what the data set is, in a line")
+    if not where or (where != "shipped" and not all(str(w).startswith(("https://", "http://", "doi:")) for w in where)):
+        raise StoreError(f"--where {' '.join(where)}: is no place; give the address of the zip archive, https://... or "
+                         f"doi:..., or 'shipped'")
     facts = gather(path)
     about = facts.store.attributes
     content = {"name": facts.name, "title": title, "digest": facts.total, "bytes": facts.bytes,
@@ -166,6 +171,8 @@ def fetch(name: str, report: Report | None = None) -> Path:
     IntegrityError
         Where what is there is not what the registry says.
     """
+    if not isinstance(name, str):
+        raise StoreError(f"{name!r}: is not a name; give one of those that `emsynth datasets` lists")
     wanted = entry(name)
     found = place(wanted)
     if found is None and wanted.where == "shipped":

@@ -20,7 +20,7 @@ from emsynth.card import Publication, datasheet, literature, write_card, writing
 from emsynth.card import facts as facts_of
 from emsynth.card.facts import gather, span
 from emsynth.cli import app
-from emsynth.errors import IntegrityError, StoreError
+from emsynth.errors import StoreError
 from emsynth.recipe import Recipe
 from emsynth.simulation import images, multislice
 
@@ -291,12 +291,15 @@ def test_an_unfinished_data_set_is_refused_with_the_way_out(tmp_path):
     assert len(said.stderr.splitlines()) == 1
 
 
-def test_a_damaged_data_set_is_refused(tmp_path):
-    """A truncated shard is noticed before anything is said about the data."""
+@pytest.mark.parametrize(("file", "said"), [("truth/c/1/0/0", "shard 1: truth: checksum differs"),
+                                            ("zarr.json", "metadata: group: checksum differs")])
+def test_a_damaged_data_set_is_refused(tmp_path, file, said):
+    """One flipped bit is noticed before anything is said about the data."""
     path = build(tmp_path)
-    victim = path / "truth" / "c" / "1" / "0" / "0"
-    victim.write_bytes(victim.read_bytes()[:-5])
-    with pytest.raises(IntegrityError, match="shard 1 is damaged"):
+    content = bytearray((path / file).read_bytes())
+    content[-20] ^= 1
+    (path / file).write_bytes(content)
+    with pytest.raises(StoreError, match=said if file != "zarr.json" else "zarr.json"):
         write_card(path)
 
 

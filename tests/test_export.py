@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from emsynth import store
 from emsynth.cli import app
-from emsynth.errors import StoreError, StoreExistsError
+from emsynth.errors import IntegrityError, StoreError, StoreExistsError
 from emsynth.export import export, tar, writing
 from emsynth.store.layout import LAYOUT
 
@@ -215,3 +215,25 @@ def test_the_verb_prints_where_it_is_and_tells_the_progress(dataset, tmp_path):
     assert said.exit_code == 0
     assert said.stdout.strip() == str(tmp_path / "fake.zip")
     assert "export: 100%" in said.stderr
+
+
+@pytest.mark.parametrize("to", ["webdataset", "hdf5", "zip"])
+def test_a_damaged_data_set_is_not_exported(dataset, tmp_path, to):
+    """One flipped bit, which a copy of the files would carry on."""
+    own = shutil.copytree(dataset, tmp_path / "own.zarr")
+    victim = own / "truth/c/0/0/0"
+    content = bytearray(victim.read_bytes())
+    content[60] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(IntegrityError, match="shard 0: truth: checksum differs: truth/c/0/0/0; emsynth build"):
+        export(own, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_of_another_kind_is_not_replaced(dataset, tmp_path):
+    """Nor is a place that cannot be one told by a traceback."""
+    made = export(dataset, "hdf5", tmp_path / "pairs.h5")
+    with pytest.raises(StoreExistsError, match="is not an export to zip"):
+        export(dataset, "zip", made, overwrite=True)
+    with pytest.raises(StoreError, match="cannot be written"):
+        export(dataset, "zip", made / "inside.zip")

@@ -176,7 +176,10 @@ def test_a_damaged_data_set_is_refused(server, listed, tmp_path, published):
     content = bytearray(victim.read_bytes())
     content[100] ^= 1
     victim.write_bytes(content)
-    server.content = export(folder, "zip", tmp_path / "damaged.zip").read_bytes()
+    packed = shutil.make_archive(str(tmp_path / "damaged"), "zip", folder)
+    server.content = Path(packed).read_bytes()
+    Path(packed).unlink()
+    shutil.rmtree(folder)
     listed(server.url)
     with pytest.raises(StoreError, match="truth: checksum differs"):
         registry.fetch("fake")

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.card import table
-from emsynth.errors import IntegrityError, StoreError
+from emsynth.errors import StoreError
 from emsynth.recipe import SPLITS
 from emsynth.simulation.images import PHYSICS as SUPPLIED
 from emsynth.simulation.survey import PHYSICS as SURVEY
 from emsynth.store import Store, checksums, open_dataset, open_store
 from emsynth.store.layout import LAYOUT
-from emsynth.store.manifest import STORE, part_name, read, spoken
+from emsynth.store.manifest import STORE, check_data, part_name, read
 from emsynth.store.reading import open_reading
 
 __all__ = ["CONVOLUTION", "MULTISLICE", "PRISM", "SUPPLIED", "SURVEY", "WAVES", "Array", "Facts", "Group", "complete",
@@ -130,7 +130,7 @@ def gather(path: str | os.PathLike[str]) -> Facts:
     StoreError
         Where it is not finished.
     IntegrityError
-        Where files of it are missing or truncated.
+        Where files of it are not what was written.
     """
     store, columns = complete(path), table.scalars(path)
     counts = {name: Counter(map(str, columns[name])) for name in _WORDS}
@@ -146,16 +146,13 @@ def gather(path: str | os.PathLike[str]) -> Facts:
 
 
 def complete(path: str | os.PathLike[str]) -> Store:
-    """Open a data set of which every part is there in full length; else raise as `gather` does."""
+    """Open a data set of which every byte is as it was written; else raise as `gather` does."""
     store = open_store(path)
     if not store.complete:
         done = ", ".join(f"{len(store.finished(kind)):,} of {count:,} {kind}s" for kind, count in (
             ("field", store.fields), ("shard", store.shards)))
         raise StoreError(f"{path}: is not finished ({done}); emsynth build with the same recipe and --resume goes on")
-    for kind, count in (("field", store.fields), ("shard", store.shards)):
-        for number in set(range(count)) - store.intact(kind):
-            raise IntegrityError(f"{path}: {spoken(part_name(kind, number))} is damaged; emsynth verify names its "
-                                 f"files, and emsynth build --resume makes them again")
+    check_data(store.path, store.fields, store.shards)
     return store
 
 

@@ -56,6 +56,8 @@ def checked(publication: Publication) -> None:
         good = False
     if not good:
         raise StoreError(f"--date {publication.date}: is not a day; give YYYY-MM-DD")
+    if publication.url and not publication.url.startswith(("https://", "http://", "doi:")):
+        raise StoreError(f"--url {publication.url}: is no address; give https://... or doi:...")
     numbers = publication.version.split(".")
     if publication.version and not (len(numbers) == 3 and all(n.isascii() and n.isdigit() for n in numbers)):
         raise StoreError(f"--version {publication.version}: is not MAJOR.MINOR.PATCH, such as 1.0.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,13 +17,14 @@ from emsynth.export.hdf5 import write_hdf5
 from emsynth.export.pairs import pairs
 from emsynth.export.tar import write_tars
 from emsynth.recipe import SPLITS
-from emsynth.store import Store, checksums
+from emsynth.store import Store, checksums, open_store
 from emsynth.store.reading import open_reading
 
 FORMATS = ("webdataset", "hdf5", "zip")
 GENERATOR = "emsynth export"
 ABOUT = "dataset.json"
 _PHASE = "export"
+_BEGINNINGS = {"hdf5": b"\x89HDF\r\n\x1a\n", "zip": b"PK\x03\x04"}
 
 
 class Progress(Protocol):
@@ -76,9 +78,12 @@ def export(path: str | os.PathLike[str], to: str, out: str | os.PathLike[str], s
     IntegrityError
         Where what is read is not what was written.
     """
-    store, target = complete(path), Path(out)
+    target = Path(out)
+    if to not in FORMATS:
+        raise StoreError(f"--to {to}: is not a format; give {', '.join(FORMATS)}")
+    _check_place(open_store(path), to, target, overwrite)
+    store = complete(path)
     _check(store, to, split)
-    _check_place(store, to, target, overwrite)
     # Beside the target, so that it takes one step to its place.
     draft, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
     try:
@@ -112,12 +117,11 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be none
+            path.unlink(missing_ok=True)
 
 
 def _check(store: Store, to: str, split: str | None) -> None:
-    if to not in FORMATS:
-        raise StoreError(f"--to {to}: is not a format; give {', '.join(FORMATS)}")
     if split is None:
         return
     if to == "zip":
@@ -135,10 +139,18 @@ def _check_place(store: Store, to: str, target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise StoreExistsError(f"{target}: already exists; --overwrite to replace it, or another --out")
-    ours = _is_tars(target) if to == "webdataset" else target.is_file()
+    ours = _is_tars(target) if to == "webdataset" else _begins_with(target, _BEGINNINGS[to])
     if not ours:
         raise StoreExistsError(f"{target}: is not an export to {to}, so --overwrite leaves it alone; remove it "
                                f"yourself, or give another --out")
+
+
+def _begins_with(file: Path, beginning: bytes) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(len(beginning)) == beginning
+    except OSError:
+        return False
 
 
 def _is_tars(folder: Path) -> bool:

@@ -217,6 +217,20 @@ def check_metadata(store: Path) -> None:
                              f"restore it from a copy of the data set, or --overwrite to build anew")
 
 
+def check_data(store: Path, fields: int, shards: int) -> None:
+    """Read every file of the data, but not what was put beside them, such as a card.
+
+    Raises
+    ------
+    IntegrityError
+        Where one is not what its manifest says; says what is wrong first.
+    """
+    wrong = [p for p in verify(store, fields, shards) if not p.startswith(f"{CARD}:") and not p.endswith(_FOREIGN)]
+    if wrong:
+        more = f" (and {len(wrong) - 1:,} more, which emsynth verify lists)" if len(wrong) > 1 else ""
+        raise IntegrityError(f"{store}: {wrong[0]}{more}; {ways_out(wrong)}")
+
+
 def ways_out(problems: Sequence[str]) -> str:
     """What to do about what `verify` found, in the order in which to do it."""
     metadata = [p for p in problems if p.startswith(f"{spoken(STORE)}:")]
