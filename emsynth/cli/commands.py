@@ -94,7 +94,8 @@ def build(
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; by default one per core.")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Let the workers of a Dask scheduler do it, "
                                                                           "e.g. of tcp://10.0.0.1:8786.")] = None,
-    fields: Annotated[str | None, typer.Option(metavar="A:B", help="Simulate only fields A to B - 1; A: for all from A on.")] = None,
+    fields: Annotated[str | None, typer.Option(metavar="A:B", help="Simulate only fields A to B - 1; A: for all "
+                                                                   "from A on.")] = None,
     shards: Annotated[str | None, typer.Option(metavar="A:B", help="Render only shards A to B - 1, and simulate the "
                                                                    "fields that they need.")] = None,
     resume: Annotated[bool, _flag("--resume", about="Go on with a data set that is there.")] = False,
