@@ -20,7 +20,7 @@ import emsynth
 from emsynth import store
 from emsynth.errors import IntegrityError, StoreError, StreamError
 from emsynth.recipe import Recipe
-from emsynth.store import _chunk_kernels, chunks
+from emsynth.store import _chunk_kernels, open_files
 from emsynth.store.chunks import LocalArray
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.order import Order
@@ -99,7 +99,7 @@ def test_one_by_one_gives_the_same_as_all_at_once(path, monkeypatch):
 def test_more_shards_than_files_may_be_open(path, monkeypatch):
     """The one used least is closed, and opened again when it is needed."""
     before = list(open_stream(path, threads=0))
-    monkeypatch.setattr(chunks._files, "most", 2)
+    monkeypatch.setattr(open_files.files(), "most", 2)
     assert all(alike(a, b) for a, b in zip(before, open_stream(path, threads=2), strict=True))
 
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
-import resource
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -28,11 +25,11 @@ from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from emsynth.errors import IntegrityError, StoreError
-from emsynth.store import _chunk_kernels
+from emsynth.store import _chunk_kernels, open_files
+from emsynth.store.open_files import Shard, identity
 
 _CRC = 4  # bytes
 _ABSENT = -1  # offset of an inner chunk that was not written: all bits set
-_MOST_OPEN = 512  # shards whose files stay open, of all arrays, at most
 _PLAIN = {"name": "bytes", "configuration": {"endian": "little"}}
 _ONE_BYTE = {"name": "bytes"}
 _TEXT = "vlen-utf8"
@@ -64,68 +61,6 @@ class _Coding:
                                                                           ["blosc", "crc32c"]):
             raise UnfamiliarError(f"codecs {names}")
         return cls(text, "blosc" in names, names[-1] == "crc32c")
-
-
-@dataclass(frozen=True, eq=False)
-class _Shard:
-    """An open file of inner chunks; closed when nobody reads it any more."""
-
-    descriptor: int
-    name: str
-    places: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        weakref.finalize(self, os.close, self.descriptor)
-
-    @property
-    def deleted(self) -> bool:
-        return os.fstat(self.descriptor).st_nlink == 0
-
-
-class _Files:
-    """The shards of this process that were used last, over all arrays: a system allows only so many open files."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
-        # An array may be collected, and its shards dropped, wherever this very thread makes a new object.
-        self._lock = threading.RLock()
-        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.most = _MOST_OPEN if allowed < 0 else max(4, min(_MOST_OPEN, allowed // 4))
-
-    def get(self, array: int, number: int) -> _Shard | None:
-        with self._lock:
-            shard = self._held.get((array, number))
-            if shard is not None:
-                self._held.move_to_end((array, number))
-            return shard
-
-    def keep(self, array: int, number: int, shard: _Shard) -> None:
-        with self._lock:
-            self._held[array, number] = shard
-            while len(self._held) > self.most:
-                self._held.popitem(last=False)
-
-    def drop(self, array: int, number: int | None = None) -> None:
-        with self._lock:
-            for key in [k for k in self._held if k[0] == array and number in (None, k[1])]:
-                del self._held[key]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._held.clear()
-
-
-_files = _Files()
-_tokens = itertools.count()
-
-
-def _after_fork() -> None:
-    # Another thread of the parent may have held the lock.
-    global _files
-    _files = _Files()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class LocalArray:
@@ -178,9 +113,9 @@ class LocalArray:
                                                    or inner["index_location"] != "end")):
             raise UnfamiliarError(f"{name}: chunk keys or shards that emsynth does not write")
         self._cold = False  # whether the last batch had to wait for the disk
-        self._token = next(_tokens)
-        self._folder = _identity(store)
-        weakref.finalize(self, _forget, self._token)
+        self._token = open_files.token()
+        self._folder = identity(store)
+        weakref.finalize(self, open_files.forget, self._token)
 
     def read(self, indices: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read some samples, straight into a batch.
@@ -198,7 +133,7 @@ class LocalArray:
             Where the bytes of one are not those that were written, or not there; names file and sample. `out` is then
             undefined.
         """
-        numbers, most = indices // self._outer[0], max(1, _files.most // 2)
+        numbers, most = indices // self._outer[0], max(1, open_files.files().most // 2)
         there = np.unique(numbers)
         if len(there) <= most:
             self._read_some(indices, out)
@@ -221,7 +156,7 @@ class LocalArray:
                 self._fetch(shards[number], place, out[row], index)
         for number, shard in shards.items():
             if shard.deleted:  # or replaced, by a build that mends it: then once more
-                _files.drop(self._token, number)
+                open_files.files().drop(self._token, number)
                 for row, index in enumerate(wanted):
                     if index // self._outer[0] == number:
                         self._fetch(self._shard(number, index), index % self._outer[0], out[row], index)
@@ -234,17 +169,17 @@ class LocalArray:
                 files, places = self._places(wanted, self._shards(wanted))
                 _chunk_kernels.ask(files, places[:, 0], places[:, 1])
 
-    def _shards(self, wanted: list[int]) -> dict[int, _Shard]:
+    def _shards(self, wanted: list[int]) -> dict[int, Shard]:
         first = {index // self._outer[0]: index for index in reversed(wanted)}
         return {number: self._shard(number, index) for number, index in first.items()}
 
-    def _places(self, wanted: list[int], shards: dict[int, _Shard]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _places(self, wanted: list[int], shards: dict[int, Shard]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         # File of each chunk, (n,), and its offset and length there, (n, 2).
         size = self._outer[0]
         return (np.array([shards[i // size].descriptor for i in wanted], np.int64),
                 np.array([shards[i // size].places[i % size] for i in wanted]))
 
-    def _read_all(self, wanted: list[int], shards: dict[int, _Shard], out: NDArray[Any]) -> None:
+    def _read_all(self, wanted: list[int], shards: dict[int, Shard], out: NDArray[Any]) -> None:
         size, tail = self._outer[0], _CRC * self._coding.checked
         files, places = self._places(wanted, shards)
         lengths = places[:, 1] - tail
@@ -297,22 +232,22 @@ class LocalArray:
                 self._fetch(shard, place, chunk, None)
                 yield at, chunk
 
-    def _shard(self, number: int, index: int) -> _Shard:
-        shard = _files.get(self._token, number)
+    def _shard(self, number: int, index: int) -> Shard:
+        shard = open_files.files().get(self._token, number)
         if shard is None:
             shard = self._opened("/".join((self.name, "c", str(number), *("0" for _ in self.shape[1:]))), index)
-            _files.keep(self._token, number, shard)
+            open_files.files().keep(self._token, number, shard)
         return shard
 
-    def _opened(self, name: str, index: int | None = None) -> _Shard:
+    def _opened(self, name: str, index: int | None = None) -> Shard:
         count = 1
         for outer, inner in zip(self._outer, self._inner, strict=True):
             count *= outer // inner
-        if _identity(self.store) != self._folder:
+        if identity(self.store) != self._folder:
             raise IntegrityError(f"{self.store}: it was replaced by another build while it was read; open it again")
         descriptor = self._descriptor(name, index)
         # As signed numbers an absent chunk lies at -1.
-        shard = _Shard(descriptor, name, np.zeros((0, 2), np.int64))
+        shard = Shard(descriptor, name, np.zeros((0, 2), np.int64))
         try:
             start = os.fstat(descriptor).st_size - 16 * count - _CRC
             raw = os.pread(descriptor, 16 * count + _CRC, max(0, start))
@@ -333,10 +268,10 @@ class LocalArray:
                 if not again:
                     raise StoreError(f"{self.store}: {name}: too many files are open in this process; allow more with "
                                      f"`ulimit -n`, or use fewer streams and workers") from None
-                _files.clear()
+                open_files.files().clear()
         raise AssertionError("not reached")
 
-    def _fetch(self, shard: _Shard, place: int, out: NDArray[Any], index: int | None) -> None:
+    def _fetch(self, shard: Shard, place: int, out: NDArray[Any], index: int | None) -> None:
         offset, length = shard.places[place].tolist()
         if offset == _ABSENT:
             raise self._damage(shard.name, "it was never written", index)
@@ -385,19 +320,6 @@ class LocalArray:
         what = f"{self.name} of sample {index}" if index is not None else self.name
         return IntegrityError(f"{self.store}: {what}: {why}: {file}; emsynth verify looks at the rest, and emsynth "
                               f"build with --resume makes it again")
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another that was put in its place; None where there is none."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _forget(token: int) -> None:
-    _files.drop(token)
 
 
 def _room(size: int) -> NDArray[np.uint8]:
