@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import emsynth
@@ -111,6 +111,7 @@ def test_an_epoch_gives_every_sample_once_in_an_order_of_its_own(path):
     assert first != second != list(range(SAMPLES))
 
 
+@example(n=9, world=4, size=2, drop=False, sets=0)  # one rank has a sample for a step for which the others have none
 @given(n=st.integers(1, 60), world=st.integers(1, 7), size=st.integers(1, 9), drop=st.booleans(),
        sets=st.integers(0, 3))
 def test_ranks_are_disjoint_and_together_the_split(n, world, size, drop, sets):
@@ -395,15 +396,15 @@ def test_memory_is_used_again_only_when_nobody_holds_it():
     blocks = Blocks()
     first = blocks.array((3, 4), np.float32)
     first[:] = 7
-    kept, where = first[1:, ::2], first.ctypes.data
+    kept, block = first[1:, ::2], first.base._block
     del first
     gc.collect()
     second = blocks.array((3, 4), np.float32)
     second[:] = 1
-    assert second.ctypes.data != where
+    assert second.base._block is not block
     assert (kept == 7).all()
     del kept
-    assert blocks.array((3, 4), np.float32).ctypes.data == where
+    assert blocks.array((3, 4), np.float32).base._block is block
 
 
 def test_batches_that_are_kept_keep_their_values(path):
