@@ -147,15 +147,15 @@ def test_resume_leaves_the_card(described, recipe):
     assert store.verify(described) == []
 
 
-def test_an_empty_store_that_a_killed_build_left_beside_is_removed(hurt, recipe):
-    """Once it is old: another process may be about to create one."""
-    old, new, kept = (hurt.with_name(f".{hurt.name}.{end}") for end in ("1.new", "2.new", "3.old"))
-    for left in (old, new, kept):
+def test_what_a_killed_build_left_beside_is_removed(hurt, recipe):
+    """Empty stores, once they are old, for another process may be about to create one; and what was to be replaced."""
+    old, new, replaced = (hurt.with_name(f".{hurt.name}.{end}") for end in ("1.new", "2.new", "3.old"))
+    for left in (old, new, replaced):
         shutil.copytree(hurt / "axis", left)
-    for left in (old, kept):
+    for left in (old, replaced):
         os.utime(left, (1, 1))
     builder.build(recipe, hurt, workers=1, resume=True, engine=FAKE)
-    assert [left.exists() for left in (old, new, kept)] == [False, True, True]
+    assert [left.exists() for left in (old, new, replaced)] == [False, True, False]
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def check_creatable(path: Path) -> None:
 
 
 def sweep_beside(path: Path) -> None:
-    """Remove the empty stores that builds left which were killed in the moment of creating one here."""
+    """Remove what builds left that were killed in the moment of creating a store here, or of replacing one."""
     with contextlib.suppress(OSError):
         beside, name = path.absolute().parent, glob.escape(path.name)
         # What --overwrite replaced is kept as long as nothing is in its place.
