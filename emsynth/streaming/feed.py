@@ -96,13 +96,13 @@ def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "
     readable = open_reading(path)
     readable.check_metadata()
     size = int(readable.store.attributes["recipe"]["image"]["size"])
-    if patch is not None and not 1 <= patch <= size:
+    if patch is not None and patch > size:
         raise StreamError(f"patch: {patch} px is outside 1 to {size} px, the images of {readable.label}")
     source = _source(readable, split, fresh, patch, views, tuple(also), symmetric, seed, memory)
     groups, sets = source.groups()
     order = Order(source.samples, batch_size, seed, rank, world, shuffle, drop_last, groups if shuffle else (), sets)
-    kept = {"data": str(readable.store.attributes["recipe_digest"])[:16], "fresh": fresh, "patch": patch,
-            "views": views, "symmetric": symmetric}
+    kept = {"data": str(readable.store.attributes["recipe_digest"])[:16], "fresh": bool(fresh), "patch": patch,
+            "views": views, "symmetric": bool(symmetric)}
     return Stream(source, order, threads, tensors, pin, kept)
 
 
@@ -138,7 +138,7 @@ def _source(readable: Readable, split: str | None, fresh: bool, patch: int | Non
     if fresh:
         return Fresh(readable, split, also, patch, seed, views, memory)
     if symmetric:
-        return Stored(readable, split, also, patch, seed, tuple(sorted(readable.store.recipe.distort.symmetry)))
+        return Stored(readable, split, also, patch, seed, readable.store.recipe.distort.symmetry)
     return Stored(readable, split, also, patch, seed)
 
 
