@@ -28,6 +28,14 @@ class StreamError(EmsynthError, ValueError):
     """A data set cannot be streamed in the way that was asked for."""
 
 
+class SuiteError(EmsynthError, ValueError):
+    """A suite is not what it was frozen as, or is asked for what it does not hold."""
+
+
+class RestorerError(EmsynthError, ValueError):
+    """A restorer cannot be had, or does not return an image of the shape that it was given."""
+
+
 class StoreExistsError(StoreError, FileExistsError):
     """The output is already there and neither ``--resume`` nor ``--overwrite`` was given."""
 
