@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emsynth.benchmark.bench import bench
     from emsynth.builder import build
     from emsynth.errors import EmsynthError
     from emsynth.recipe import Recipe
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from emsynth.streaming import Batch, Stream, stream
 
 __version__ = "0.2.0"
-__all__ = ["Batch", "EmsynthError", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "build", "distort",
-           "fetch", "open_dataset", "render", "simulate", "stream"]
+__all__ = ["Batch", "EmsynthError", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "bench", "build",
+           "distort", "fetch", "open_dataset", "render", "simulate", "stream"]
 
 # Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
 _HOMES = {
     "Batch": "emsynth.streaming", "EmsynthError": "emsynth.errors", "Field": "emsynth.simulation.field",
     "Recipe": "emsynth.recipe", "Retake": "emsynth.retake",
-    "Sample": "emsynth.sample", "build": "emsynth.builder", "distort": "emsynth.retake",
-    "fetch": "emsynth.registry",
+    "Sample": "emsynth.sample", "bench": "emsynth.benchmark.bench", "build": "emsynth.builder",
+    "distort": "emsynth.retake", "fetch": "emsynth.registry",
     "open_dataset": "emsynth.store", "render": "emsynth.sample", "simulate": "emsynth.sample",
     "Stream": "emsynth.streaming", "stream": "emsynth.streaming",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,9 +69,9 @@ def _grid(side: int, columns: int | None = None) -> Floats:
 
 
 def _probes(count: int) -> tuple[Probe, ...]:
-    first = count // 4 + 1  # of an inner row
-    return (Probe("shift", first, "20 pm along the columns"), Probe("dopant", first + 1, "20 % brighter"),
-            Probe("vacancy", count - first - 2, "lacks one atom of ten"))
+    row = math.isqrt(count)  # of a square grid; none of the three is at its rim
+    return (Probe("shift", row + 1, "20 pm along the columns"), Probe("dopant", row + 2, "20 % brighter"),
+            Probe("vacancy", (row - 2) * row + 1, "lacks one atom of ten"))
 
 
 def _lattice(index: int, side: int) -> tuple[Floats, Floats]:
