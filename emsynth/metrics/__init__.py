@@ -1,0 +1,1 @@
+"""Metrics of a restored micrograph against its truth: arrays in, numbers with a unit out."""
