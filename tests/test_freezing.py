@@ -161,7 +161,7 @@ def test_counts_stay_whole(made):
 
 def test_a_suite_comes_back(made, tiny):
     """What is read is what was frozen: images in electrons, truths, columns, probes, partners."""
-    path, arrays, attributes = made
+    path, _, _ = made
     suite = shipped.parse(path)
     assert [scene.content for scene in suite.scenes] == ["lattice", "perturbed", "amorphous"]
     assert suite.scenes[1].partner == 0

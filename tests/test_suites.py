@@ -100,5 +100,5 @@ def test_an_unknown_suite():
     """The message lists those that there are, and guesses."""
     with pytest.raises(SuiteError, match=r"did you mean 'stem_hd_v1'\? there are .*tem_hd_v1"):
         shipped.load("stem_hd_v11")
-    with pytest.raises(SuiteError, match="no such file; give a suite's .zip"):
+    with pytest.raises(SuiteError, match=r"no such file; give a suite's \.zip"):
         shipped.load("nowhere/stem.zip")

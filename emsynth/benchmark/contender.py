@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emsynth.benchmark.suite import Case
 from emsynth.benchmark.trial import Order, unpickled
-from emsynth.errors import EmsynthError
+from emsynth.errors import EmsynthError, SuiteError
 from emsynth.streams import generator
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Loaded:
             self._restore = lambda image, case: found(image)
             self.identity = _of_spec(order.restorer, found)
         elif order.oracle:
-            self._restore = _with_truth(found)
+            self._restore = _with_truth(found, order.suite)
             self.identity = Identity(str(found.name), "oracle", digest=_digest(str(found.parameters).encode()))
         else:
             self._restore, self.identity = _for_conditions(found, order)
@@ -118,10 +118,16 @@ def _try(restorer: Callable[[Floats], Any]) -> None:
         return  # it may do better on real images, and where it does not the table says so
 
 
-def _with_truth(baseline: Baseline) -> Callable[[Floats, Case], Any]:
-    from emsynth.benchmark.tuning import oracle
+def _with_truth(baseline: Baseline, suite: str) -> Callable[[Floats, Case], Any]:
+    from emsynth.benchmark.tuning import oracle, tuned_values
 
-    return lambda image, case: oracle(baseline, case)[0]
+    def around(case: Case) -> Any:
+        try:
+            return tuned_values(suite, baseline.name, case.condition)
+        except SuiteError:  # of a suite that nobody tuned on, the whole range is searched
+            return None
+
+    return lambda image, case: oracle(baseline, case, around(case))[0]
 
 
 def _of_spec(spec: str, found: Any) -> Identity:

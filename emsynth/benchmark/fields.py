@@ -168,7 +168,7 @@ def _averaged(one: Sequence[Field], other: Sequence[Field], cells: tuple[int, in
 
 
 def _finer(image: NDArray[np.float32], rows: int, cols: int) -> Images:
-    """The Fourier series of a periodic image on a grid of its own or a finer one: TEM images are as fine as they need."""
+    """A periodic image on its own grid or, by its Fourier series, a finer one: TEM images are as fine as they need."""
     from scipy.signal import resample
 
     down: Images = resample(image.astype(np.float64), rows, axis=-2) if image.shape[-2] < rows else image.astype(float)

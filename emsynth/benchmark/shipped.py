@@ -85,8 +85,8 @@ def place(name: str) -> tuple[Path, str]:
     for folder in folders():
         if (folder / f"{name}.zip").is_file():
             return folder / f"{name}.zip", known[name].sha256
-    raise SuiteError(f"{name}: its file {name}.zip is not in {' or '.join(map(str, folders()))}; get it again (git "
-                     "checkout, or install emsynth anew)")
+    raise SuiteError(f"{name}: its file {name}.zip is not in {' or '.join(map(str, folders()))}; suites come with a "
+                     "checkout of emsynth's repository, not with its wheel: clone it, or give the path of the file")
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Suite:

@@ -108,7 +108,7 @@ def read_frozen(path: Path, digest: str | None = None) -> tuple[dict[str, NDArra
     found = digest_of(path)
     if digest is not None and found != digest:
         raise IntegrityError(f"{path}: its SHA-256 is {found[:12]}..., and {digest[:12]}... was frozen: bytes have "
-                             "changed; get the file again (git checkout, or install emsynth anew)")
+                             "changed; get the file again, e.g. by git checkout")
     import zarr
     from zarr.storage import ZipStore
 
