@@ -7,7 +7,7 @@ KERNEL_TESTS := tests/test_distortion_*.py
 # CI adds `bench`, so that the torch reference runs too: make test EXTRAS=dev,bench
 EXTRAS := dev
 
-.PHONY: build test check kernels tests bench gallery atlas schema clean
+.PHONY: build test check kernels tests bench leaderboards gallery atlas schema clean
 
 build: $(VENV)/.installed
 	$(BIN)/emsynth build recipes/stem_hd.yaml --resume
@@ -40,6 +40,10 @@ tests: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.speed.compare
+
+# Every baseline on every frozen suite: about an hour of two cores. Goes on where it was cut off.
+leaderboards: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.results.leaderboards
 
 gallery: $(VENV)/.installed
 	$(BIN)/python -m emsynth.preview.gallery docs/images/gallery.png

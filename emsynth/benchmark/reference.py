@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESTORER = "gaussian"
 KEPT = ("psnr", "column_error")
-_FOLDER = Path(__file__).parent / "reference"
+KEPT_IN = Path(__file__).parent / "reference"
 
 Floats = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def reference_of(suite: Suite, table: pd.DataFrame, restorer: str = RESTORER) ->
     return Reference(suite.name, suite.digest, restorer, kept)
 
 
-def write_reference(suite: Suite, table: pd.DataFrame, folder: Path = _FOLDER, restorer: str = RESTORER) -> Path:
+def write_reference(suite: Suite, table: pd.DataFrame, folder: Path = KEPT_IN, restorer: str = RESTORER) -> Path:
     """Keep the figures of `restorer` in `table` as the reference of `suite`; returns the file, ``<suite>.json``."""
     made = reference_of(suite, table, restorer)
     names = [condition.name for condition in suite.conditions]
@@ -115,7 +115,7 @@ def write_reference(suite: Suite, table: pd.DataFrame, folder: Path = _FOLDER, r
     return path
 
 
-def reference(suite: Suite, folder: Path = _FOLDER) -> Reference:
+def reference(suite: Suite, folder: Path = KEPT_IN) -> Reference:
     """The reference kept with a suite.
 
     Raises

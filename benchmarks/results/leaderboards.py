@@ -1,0 +1,58 @@
+"""Make the leaderboards: every baseline, and an oracle of the strongest, on every frozen suite.
+
+``python -m benchmarks.results.leaderboards`` goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emsynth.benchmark import leaderboard, shipped
+from emsynth.benchmark.bench import run
+from emsynth.benchmark.reference import KEPT_IN, reference, write_reference
+from emsynth.benchmark.standing import scores
+from emsynth.benchmark.suite import Suite
+from emsynth.builder.workers import usable_cores
+from emsynth.cli.progress import Watch
+
+HERE = Path(__file__).parent
+RESTORERS = ("identity", "gaussian", "median", "wiener", "tv", "nlm", "wavelet", "bm3d", "rows_bm3d")
+HEAD = "# {name}\n\n{title}. Made by `python -m benchmarks.results.leaderboards`; what the columns mean: " \
+       "[docs/benchmark.md](../../docs/benchmark.md), what is in the suite: [docs/suites.md](../../docs/suites.md).\n\n"
+
+
+def make(suite: Suite, folder: Path, restorers: Sequence[str] | Mapping[str, Any] = RESTORERS, workers: int = 1,
+         report: Path | None = None, watch: Watch | None = None, references: Path = KEPT_IN) -> Path:
+    """Restore a suite, keep the table, write its leaderboard; the file of the latter.
+
+    The figures of the reference are kept the first time, and never again: a score must not move.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{suite.name}.parquet"
+    table = run(suite, restorers, workers=workers, out=out, resume=out.exists() or Path(f"{out}.journal").exists(),
+                report=report, progress=watch)
+    if not (references / f"{suite.name}.json").exists():
+        write_reference(suite, table, references)
+    page = folder / f"{suite.name}.md"
+    page.write_text(HEAD.format(name=suite.name, title=suite.title)
+                    + leaderboard.markdown(suite, scores(suite, table, reference(suite, references))), encoding="utf-8")
+    return page
+
+
+if __name__ == "__main__":
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("suites", nargs="*", default=list(shipped.names()))
+    asked.add_argument("--restorer", action="append")
+    asked.add_argument("--workers", type=int, default=usable_cores())
+    asked.add_argument("--report", type=Path, help="folder for the HTML reports, which are not committed")
+    given = asked.parse_args()
+    from rich.console import Console
+
+    for name in given.suites:
+        with Watch(Console(stderr=True), False) as progress:
+            made = make(shipped.load(name), HERE, given.restorer or RESTORERS, given.workers,
+                        given.report and given.report / f"{name}.html", progress)
+        print(made)
