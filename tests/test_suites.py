@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from emsynth.benchmark import shipped
 from emsynth.benchmark.plan import load_plan, planned
 from emsynth.distortion.severity import severity
-from emsynth.errors import IntegrityError, SuiteError
+from emsynth.errors import IntegrityError, StoreError, SuiteError
 
 NAMES = ("stem_hd_v1", "tem_hd_v1", "sem_hd_v1")
 
@@ -94,6 +95,28 @@ def test_a_changed_byte(tmp_path):
     copy.write_bytes(raw)
     with pytest.raises(IntegrityError, match="bytes have changed"):
         shipped.load(copy)
+
+
+def test_a_released_name_is_not_for_others(tmp_path):
+    """Other bytes under another file name, which call themselves a released suite, are no such thing."""
+    path, _ = shipped.place("sem_hd_v1_tune")
+    forged = tmp_path / "mine.zip"
+    forged.write_bytes(path.read_bytes())
+    with zipfile.ZipFile(forged, "a") as packed:
+        packed.comment = b"mine"
+    with pytest.raises(IntegrityError, match="calls itself sem_hd_v1_tune"):
+        shipped.load(forged)
+
+
+def test_a_damaged_file_is_told_in_a_line(tmp_path, capfd):
+    """Also where its checksum is not known; and zarr says nothing more."""
+    path, _ = shipped.place("sem_hd_v1_tune")
+    raw = bytearray(path.read_bytes())
+    raw[1234567] ^= 1
+    (tmp_path / "mine.zip").write_bytes(raw)
+    with pytest.raises(StoreError, match=r"bytes have changed in image/"):
+        shipped.load(tmp_path / "mine.zip")
+    assert capfd.readouterr().err == ""
 
 
 def test_an_unknown_suite():

@@ -40,6 +40,19 @@ def test_the_top_of_a_curve_is_found_wherever_it_is(top, thorough, lost):
     assert found.ends == {"x": "interior"}
 
 
+def test_images_that_nothing_happened_to_do_not_decide():
+    """Where a condition spares a scene, the mean error over all scenes is searched: a mean of PSNRs would be 99 dB's."""
+    suite = split()
+    spared = suite.case(0, 2).truth
+    codes, step, offset = suite.codes.copy(), suite.step.copy(), suite.offset.copy()
+    step[0, 2], offset[0, 2] = float(np.ptp(spared)) / 65000, float(spared.min())
+    codes[0, 2] = np.rint((spared - offset[0, 2]) / step[0, 2])
+    found = tune(dataclasses.replace(suite, codes=codes, step=step, offset=offset), ["gaussian"]).found
+    pooled, every = found["gaussian"]["poisson-3"], tune(suite, ["gaussian"]).found["gaussian"]["poisson-3"]
+    assert (every["objective"], pooled["objective"]) == ("mean PSNR", "PSNR of the mean error")
+    assert every["values"]["sigma"] > pooled["values"]["sigma"] > 0.3
+
+
 def test_ends_are_called_what_they_are():
     """Nothing to remove; nothing smaller; and a range too narrow, which is a fault."""
     def fall(values):

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from emsynth.benchmark.suite import Condition, Probe, Scene, Suite
 from emsynth.draw import Strict
-from emsynth.errors import StoreError, SuiteError
+from emsynth.errors import IntegrityError, StoreError, SuiteError
 from emsynth.registry import folders
 from emsynth.store.frozen import read_frozen
 
@@ -120,12 +120,19 @@ def load(name_or_path: str | os.PathLike[str]) -> Suite:
     return parse(given, next((entry.sha256 for entry in registered() if f"{entry.name}.zip" == given.name), None))
 
 
-def parse(path: Path, digest: str | None = None) -> Suite:
-    """The suite of a file, whose SHA-256 must be `digest` where that is given."""
+def parse(path: Path, digest: str | None = None, checked: bool = True) -> Suite:
+    """The suite of a file, whose SHA-256 must be `digest` where that is given.
+
+    Where it is `checked`, a file that bears the name of a released suite must be that.
+    """
     arrays, about, found = read_frozen(path, digest)
     if about.get("emsynth_suite") != FORMAT:
         raise StoreError(f"{path}: is not a suite of this version (format {about.get('emsynth_suite')}, {FORMAT} is "
                          "read); install the emsynth that wrote it")
+    released = next((entry.sha256 for entry in registered() if entry.name == about["name"]), found)
+    if checked and released != found:
+        raise IntegrityError(f"{path}: calls itself {about['name']}, and that was released with SHA-256 "
+                             f"{released[:12]}..., not {found[:12]}...; give a suite of your own another name")
     return Suite(
         name=about["name"], title=about["title"], split=about["split"], digest=found,
         conditions=tuple(_known(Condition, entry) for entry in about["conditions"]),

@@ -166,7 +166,9 @@ def _finite(restored: Floats, seconds: float) -> Outcome:
 
 def _seed(case: Case) -> None:
     # A restorer that draws from a global generator gives the same image whatever was restored before.
-    key = stream_key(0, case.scene.index, f"bench {case.condition.name}") % 2**32
+    # Twins get the same numbers, so that their difference is no noise of the restorer's.
+    scene = case.scene.index if case.scene.partner is None else case.scene.partner
+    key = stream_key(0, scene, f"bench {case.condition.name}") % 2**32
     random.seed(key)
     np.random.seed(key)  # noqa: NPY002 - it is the global one that is meant
     if "torch" in sys.modules:

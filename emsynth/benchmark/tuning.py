@@ -25,6 +25,8 @@ IMAGES = 4
 _SUFFIX = "_tune"
 _PACKAGES = ("emsynth", "numpy", "scipy", "scikit-image", "PyWavelets", "bm3d", "bm4d")
 _BEST = 99.0  # dB, where nothing differs
+_UNDAMAGED = 1e-4  # of the range: an image that differs by less shows what the truth does
+_OBJECTIVES = ("mean PSNR", "PSNR of the mean error")
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Tuning:
             raise SuiteError(f"{path}: is not a record of tuning: {type(error).__name__}: {error}") from error
 
 
-_ABOUT = ("Best values of each baseline on the tune split, highest mean PSNR in dB over `images`; "
+_ABOUT = ("Best values of each baseline on the tune split, by the objective in dB, over the scenes `images` or, where a "
+          "condition spares some scenes, over all; "
           "curves are [value, PSNR] with the other values at their best.")
 
 
@@ -81,7 +84,9 @@ def tune(suite: Suite, names: Sequence[str] | None = None, workers: int = 1, ima
          out: Path | None = None, told: Callable[[str], None] = lambda line: None) -> Tuning:
     """Tune baselines for each condition of a suite's tune split.
 
-    The objective is the mean over the images of the PSNR, which is that of the logarithm of the RMSE.
+    The objective is the mean over the images of the PSNR. Of a condition that leaves some scenes as they are (dropouts,
+    hits, hot pixels) the mean would be that of the undamaged ones: there the objective is the PSNR of the mean error
+    over all scenes, which is what the score weighs.
 
     Parameters
     ----------
@@ -113,8 +118,8 @@ def tune(suite: Suite, names: Sequence[str] | None = None, workers: int = 1, ima
         raise SuiteError(f"{suite.name}: is the split that scores; baselines are tuned on {suite.name}{_SUFFIX} only")
     scenes = chosen_scenes(suite, images) if isinstance(images, int) else tuple(images)
     tuning = _begun(suite, scenes, out)
-    tasks = [TuneOne(name, condition.name, tuple(suite.case(number, scene) for scene in scenes))
-             for name in names or BASELINES for number, condition in enumerate(suite.conditions)
+    tasks = [_task(suite, name, number, scenes) for name in names or BASELINES
+             for number, condition in enumerate(suite.conditions)
              if condition.name not in tuning.found.get(_baseline(name).name, {})]
     order = [condition.name for condition in suite.conditions]
     finished = 0
@@ -131,6 +136,13 @@ def tune(suite: Suite, names: Sequence[str] | None = None, workers: int = 1, ima
     for conditions in tuning.found.values():
         conditions.update({name: conditions.pop(name) for name in order if name in conditions})
     return tuning
+
+
+def _task(suite: Suite, name: str, number: int, scenes: Sequence[int]) -> TuneOne:
+    every = [suite.case(number, scene) for scene in chosen_scenes(suite, len(suite.scenes))]
+    spared = any(_error(case, case.image) < _UNDAMAGED for case in every)
+    cases = every if spared else [suite.case(number, scene) for scene in scenes]
+    return TuneOne(name, suite.conditions[number].name, tuple(cases), spared)
 
 
 def chosen_scenes(suite: Suite, count: int) -> tuple[int, ...]:
@@ -154,6 +166,7 @@ class TuneOne:
     baseline: str
     condition: str
     cases: tuple[Case, ...]
+    pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -163,10 +176,10 @@ class TuneOne:
     def run(self) -> dict[str, Any]:
         """Tune it; what a `Tuning` holds of it."""
         with _one_thread():
-            found = _search(BASELINES[self.baseline], self.cases).run()
-        score = [psnr(case, case.image) for case in self.cases]
-        return {"values": found.values, "psnr": round(found.score, 3), "input": round(float(np.mean(score)), 3),
-                "ends": found.ends, "evaluations": found.evaluations, "curves": _curves(found)}
+            found = _search(BASELINES[self.baseline], self.cases, self.pooled).run()
+        before = _quality(self.cases, [case.image for case in self.cases], self.pooled)
+        return {"values": found.values, "psnr": round(found.score, 3), "input": round(before, 3),
+                "objective": _OBJECTIVES[self.pooled], "images": len(self.cases), "ends": found.ends, "evaluations": found.evaluations, "curves": _curves(found)}
 
 
 def oracle(baseline: Baseline, case: Case, around: Values | None = None) -> tuple[Floats, dict[str, Value]]:
@@ -253,12 +266,23 @@ def psnr(case: Case, image: Floats) -> float:
     return min(_BEST, 10 * math.log10(peak**2 / mean_square)) if mean_square else _BEST
 
 
-def _search(baseline: Baseline, cases: Sequence[Case]) -> Search:
+def _error(case: Case, restored: Floats) -> float:
+    """Root mean square error over the truth's range."""
+    return float(10.0 ** (-psnr(case, restored) / 20))
+
+
+def _quality(cases: Sequence[Case], restored: Sequence[Floats], pooled: bool) -> float:
+    if pooled:
+        return -20 * math.log10(float(np.mean([_error(case, one) for case, one in zip(cases, restored, strict=True)])))
+    return float(np.mean([psnr(case, one) for case, one in zip(cases, restored, strict=True)]))
+
+
+def _search(baseline: Baseline, cases: Sequence[Case], pooled: bool = False) -> Search:
     condition = cases[0].condition
 
     def score(values: Values) -> float:
         restorer = baseline.tuned(values, condition)
-        return float(np.mean([psnr(case, restorer(case.image)) for case in cases]))
+        return _quality(cases, [restorer(case.image) for case in cases], pooled)
 
     return Search(baseline.parameters_for(condition), score, baseline.quick)
 

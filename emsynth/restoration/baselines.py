@@ -26,7 +26,7 @@ _ALL = (
         "wiener", "Adaptive Wiener filter", "white noise of known strength", "SciPy (BSD)",
         (_STABILISE, strength("noise", "noise that it is told, in units of the counting noise", 0.25, 4.0, 1000.0),
          Parameter("window", "px", "side of the window", "steps", identity_end=True, start=5,
-                   values=(1, 3, 5, 7, 9, 13, 19, 27, 39))), classical.wiener, quick=True,
+                   values=(1, 3, 5, 7, 9, 13, 19, 27, 39, 55, 77, 111))), classical.wiener, quick=True,
     ),
     Baseline(
         "tv", "Total variation", "pieces without texture", "scikit-image (BSD)",
@@ -56,7 +56,7 @@ _ALL = (
         "that goes on over a few rows", f"own alignment; {_AUTHORS}",
         (_STABILISE,
          Parameter("level_rows", "rows", "span over which pixels above each other are smooth, for offsets", "steps",
-                   values=(0, 5, 7, 9, 13, 19, 27, 39, 55), identity_end=True, start=0),
+                   values=(0, 5, 7, 9, 13, 19, 27, 39, 55, 77, 111), identity_end=True, start=0),
          strength("px", "expected deviation of the rows", 0.1, 3.2, 40.0, start=0.0, name="jitter"), _BM3D),
         block_matching.rows_then_blocks,
     ),

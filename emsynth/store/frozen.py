@@ -88,6 +88,17 @@ def _pack(folder: Path, out: Path) -> None:
             packed.writestr(entry, file.read_bytes())
 
 
+def _whole(path: Path) -> None:
+    """Raise StoreError where the zip is none or damaged; zarr, met with that, leaves a page of warnings behind."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            damaged = packed.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+        raise StoreError(f"{path}: is not a frozen file of emsynth, or was cut off; get the file again") from None
+    if damaged is not None:
+        raise StoreError(f"{path}: bytes have changed in {damaged}; get the file again")
+
+
 def read_frozen(path: Path, digest: str | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any], str]:
     """Arrays, attributes and SHA-256 of a frozen file.
 
@@ -112,8 +123,7 @@ def read_frozen(path: Path, digest: str | None = None) -> tuple[dict[str, NDArra
     import zarr
     from zarr.storage import ZipStore
 
-    if not zipfile.is_zipfile(path):
-        raise StoreError(f"{path}: is not a frozen file of emsynth, or was cut off; get the file again")
+    _whole(path)
     try:
         with ZipStore(path, mode="r") as store:
             group = zarr.open_group(store, mode="r")
