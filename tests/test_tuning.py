@@ -41,7 +41,7 @@ def test_the_top_of_a_curve_is_found_wherever_it_is(top, thorough, lost):
 
 
 def test_images_that_nothing_happened_to_do_not_decide():
-    """Where a condition spares a scene, the mean error over all scenes is searched: a mean of PSNRs would be 99 dB's."""
+    """Where a condition spares a scene, the mean error over all scenes is searched: that of PSNRs is the spared's."""
     suite = split()
     spared = suite.case(0, 2).truth
     codes, step, offset = suite.codes.copy(), suite.step.copy(), suite.offset.copy()
@@ -63,6 +63,8 @@ def test_ends_are_called_what_they_are():
     assert Search([LOG], lambda values: -fall(values)).run().ends == {"x": "end"}
     assert Search([sizes], fall).run().ends == {"x": "end"}
     assert Search([dataclasses.replace(sizes, smallest=True)], fall).run().ends == {"x": "smallest"}
+    assert Search([dataclasses.replace(sizes, largest=True)], lambda values: -fall(values)).run().ends == {
+        "x": "largest"}
     assert Search([dataclasses.replace(sizes, identity_end=True)], fall).run().ends == {"x": "identity"}
     assert Search([sizes], lambda values: -fall(values)).run().ends == {"x": "end"}
 
@@ -195,7 +197,7 @@ def test_the_command_writes_the_record_and_the_figure(tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("path", sorted(TUNED.glob("*.json")) or [None], ids=lambda path: path.stem if path else "none")
 def test_every_committed_optimum_is_inside_the_range_that_was_searched(path):
-    """And each curve was searched on both sides of what was chosen, or ends at the identity or the smallest value."""
+    """Each curve was searched on both sides of what was chosen, or that is the identity, or as small or large as can be."""
     if path is None:
         pytest.skip("no suite has been tuned yet")
     record = Tuning.load(path)
@@ -204,7 +206,7 @@ def test_every_committed_optimum_is_inside_the_range_that_was_searched(path):
         for condition, one in conditions.items():
             for parameter, end in one["ends"].items():
                 place = f"{name} {condition} {parameter}"
-                assert end in ("interior", "identity", "smallest", "choice"), place
+                assert end in ("interior", "identity", "smallest", "largest", "choice"), place
                 if end == "interior":
                     tried = [value for value, _ in one["curves"][parameter]]
                     assert min(tried) < one["values"][parameter] < max(tried), place

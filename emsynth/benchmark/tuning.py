@@ -75,8 +75,8 @@ class Tuning:
             raise SuiteError(f"{path}: is not a record of tuning: {type(error).__name__}: {error}") from error
 
 
-_ABOUT = ("Best values of each baseline on the tune split, by the objective in dB, over the scenes `images` or, where a "
-          "condition spares some scenes, over all; "
+_ABOUT = ("Best values of each baseline on the tune split, by the objective in dB, over the scenes `images` or, where "
+          "a condition spares some scenes, over all; "
           "curves are [value, PSNR] with the other values at their best.")
 
 
@@ -179,7 +179,8 @@ class TuneOne:
             found = _search(BASELINES[self.baseline], self.cases, self.pooled).run()
         before = _quality(self.cases, [case.image for case in self.cases], self.pooled)
         return {"values": found.values, "psnr": round(found.score, 3), "input": round(before, 3),
-                "objective": _OBJECTIVES[self.pooled], "images": len(self.cases), "ends": found.ends, "evaluations": found.evaluations, "curves": _curves(found)}
+                "objective": _OBJECTIVES[self.pooled], "images": len(self.cases), "ends": found.ends,
+                "evaluations": found.evaluations, "curves": _curves(found)}
 
 
 def oracle(baseline: Baseline, case: Case, around: Values | None = None) -> tuple[Floats, dict[str, Value]]:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 _PANEL = 3.6  # inches
 _DOTS = 130
-_MARKS = {"interior": "o", "identity": "<", "smallest": "s", "end": "X"}
+_MARKS = {"interior": "o", "identity": "<", "smallest": "s", "largest": "s", "end": "X"}
 
 
 def draw_curves(tuning: Tuning) -> bytes:
     """Gain of each baseline over the image as it was, against the parameters that have a scale, as PNG.
 
-    A mark shows what was chosen: a disc inside the range, a triangle at the identity, a square at the smallest there
-    is, a cross at an end of a range that was too narrow.
+    A mark shows what was chosen: a disc inside the range, a triangle at the identity, a square at the smallest or
+    largest there is, a cross at an end of a range that was too narrow.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -78,6 +78,8 @@ class Parameter:
         Whether the lower end (0, or the first value) removes nothing: an optimum there is no fault of the range.
     smallest : bool
         Whether nothing lies below the lower end, though it is no identity: no patch is smaller than a pixel.
+    largest : bool
+        Whether nothing lies above the upper end, because it is as wide as an image.
     start : float, int, bool or str
         Its value while others are tuned for the first time.
     """
@@ -92,6 +94,7 @@ class Parameter:
     values: tuple[Value, ...] = ()
     identity_end: bool = False
     smallest: bool = False
+    largest: bool = False
     start: Value = 1.0
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from emsynth.restoration.protocol import Parameter, Value, Values
 
-End = Literal["interior", "identity", "smallest", "choice", "end"]
+End = Literal["interior", "identity", "smallest", "largest", "choice", "end"]
 
 TIE = 0.002  # dB: of two values that are as good as each other, the milder
 _RATIO = 2.0  # between neighbours on the first grid
@@ -33,8 +33,8 @@ class Found:
     score : float
         Theirs.
     ends : dict
-        Of each parameter: ``interior``, ``identity`` (there is nothing to remove), ``smallest`` (nothing lies below),
-        ``choice`` (it has no ends), or ``end``: the range was too narrow.
+        Of each parameter: ``interior``, ``identity`` (there is nothing to remove), ``smallest`` or ``largest`` (nothing
+        lies beyond), ``choice`` (it has no ends), or ``end``: the range was too narrow.
     curves : dict
         Of each parameter, (value, score) in order, the others as they were when it was last searched.
     evaluations : int
@@ -150,6 +150,8 @@ def _end(parameter: Parameter, value: Value) -> End:
         return "identity"
     if low < value < high:  # type: ignore[operator]
         return "interior"
+    if value == high and parameter.largest:
+        return "largest"
     return "smallest" if value == low and parameter.smallest else "end"
 
 
