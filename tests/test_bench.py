@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from toy_suite import toy_suite
 
 from emsynth.benchmark import bench, record, table
 from emsynth.benchmark.journal import Journal, beside
+from emsynth.benchmark.reference import reference_of
 from emsynth.errors import RestorerError, StoreError, StoreExistsError, SuiteError
 
 MEASURE = "bad_restorers:measure"
@@ -119,13 +122,13 @@ def test_a_table_is_read_as_it_was_returned(tmp_path: Path, suffix: str) -> None
     made = run(some.moody, suite=toy_suite(2), out=out)
     assert {"ok", "exception"} == set(made["status"])
     pd.testing.assert_frame_equal(table.read_table(out), made, check_exact=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([out.name, "made.json"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([out.name, f"{out.name}.json"])
 
 
 def test_the_record_says_where_a_table_comes_from(tmp_path: Path) -> None:
     """Suite, restorers, versions, platform, failures; nothing about the user or the host."""
     made = run(some.moody, suite=toy_suite(2), out=tmp_path / "made.csv", timeout=30)
-    text = (tmp_path / "made.json").read_text()
+    text = (tmp_path / "made.csv.json").read_text()
     told = json.loads(text)
     assert (told["suite"], told["digest"]) == ("toy_v1", toy_suite(2).digest)
     assert told["limits"] == {"timeout": 30, "memory": 4.0}
@@ -259,7 +262,7 @@ def test_nothing_is_replaced_unasked(killed: Path, tmp_path: Path) -> None:
     out.write_text("somebody's")
     with pytest.raises(StoreExistsError, match="already there"):
         run(out=out)
-    with pytest.raises(StoreError, match=r"made\.json: does not say"):
+    with pytest.raises(StoreError, match=r"made\.csv\.json: does not say"):
         run(out=out, resume=True)
     assert out.read_text() == "somebody's"
     made = run(out=out, overwrite=True, scenes=[2])
@@ -295,5 +298,115 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 def test_one_table_is_written_by_one_bench(tmp_path: Path) -> None:
     """A second one at the same place is refused while the first runs."""
     pytest.importorskip("fcntl", reason="file locks are there on Unix only")
-    with Journal(beside(tmp_path / "made.csv"), {}), pytest.raises(StoreError, match="another bench is writing it"):
-        run(out=tmp_path / "made.csv", overwrite=True)
+    with Journal(beside(tmp_path / "made.csv"), {}):
+        for asked in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(StoreError, match="another bench is writing it"):
+                run("no_such_restorer", out=tmp_path / "made.csv", **asked)
+
+
+def test_a_file_that_is_not_the_benchs_stays(tmp_path: Path) -> None:
+    """Neither results.json, which is somebody's, nor a record without its table, unasked."""
+    mine, record_of_old = tmp_path / "made.json", tmp_path / "made.csv.json"
+    mine.write_text("my settings")
+    run(out=tmp_path / "made.csv", scenes=[2])
+    assert mine.read_text() == "my settings"
+    (tmp_path / "made.csv").unlink()
+    with pytest.raises(StoreExistsError, match=rf"{record_of_old.name}: is already there"):
+        run(out=tmp_path / "made.csv")
+
+
+def test_a_report_that_could_not_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
+    """Of a suite without a reference, unless the whole of the baseline is in the run."""
+    with pytest.raises(SuiteError, match=r"no report can be made: toy_v1: no reference is kept .*add gaussian"):
+        run(out=tmp_path / "made.csv", report=tmp_path / "made.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_report_leaves_a_finished_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured is written, and there is nothing to go on with."""
+    monkeypatch.setattr("emsynth.benchmark.reference.reference", lambda suite: None)
+    monkeypatch.setattr("emsynth.benchmark.report.write_report", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("emsynth.benchmark.standing.reference_for",
+                        lambda suite, made: reference_of(suite, made, "good"))
+    with pytest.raises(ZeroDivisionError):
+        run(out=tmp_path / "made.csv", report=tmp_path / "made.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.csv", "made.csv.json"]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"gaussian": some.good}, "gaussian: is the name of a baseline, and this is another"),
+    (some.gaussian, "gaussian: is the name of a baseline, and this is another"),
+    (["gaussian=bad_restorers:good"], "gaussian: is the name of a baseline, and this is another"),
+    ({"mine (oracle)": some.good}, "are those of oracles"),
+    ({"": some.good}, "'' is not a name"),
+    (["=bad_restorers:good"], "'' is not a name"),
+    ({7: some.good}, "7 is not a name"),
+    ({"a\nb": some.good}, "one line of printable characters")])
+def test_names_that_would_mislead_are_refused(given: Any, said: str) -> None:
+    """A leaderboard is read by its names."""
+    with pytest.raises(RestorerError, match=re.escape(said)):
+        run(given)
+
+
+def test_a_name_may_be_given_with_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one name can then be told apart; a file with = in its path is a file."""
+    made = run(["one=bad_restorers:good", "two=bad_restorers:good"], scenes=[2])
+    assert made["restorer"].unique().tolist() == ["one", "two"]
+    with pytest.raises(RestorerError, match=r"lr=0\.1/net\.onnx: (there is no such file|.*onnxruntime)"):
+        run("runs/lr=0.1/net.onnx")
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1.onnx").write_bytes(b"junk")
+    with pytest.raises(RestorerError, match=r"lr=0\.1\.onnx"):
+        run("lr=0.1.onnx")
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"timeout": float("nan")}, "timeout nan: give"), ({"timeout": float("inf")}, "timeout inf: give"),
+    ({"timeout": 0}, "timeout 0: give"), ({"timeout": "5"}, "timeout 5: give"),
+    ({"memory": float("inf")}, "memory inf: give"), ({"memory": -1}, "memory -1: give"),
+    ({"workers": 0}, "workers 0: give"), ({"workers": 1.5}, "workers 1.5: give")])
+def test_limits_that_make_no_sense_are_refused(asked: dict[str, Any], said: str) -> None:
+    """In a line, before anything is loaded."""
+    with pytest.raises(RestorerError, match=said):
+        run("no_such_restorer", **asked)
+
+
+def test_a_restorer_that_never_returns_the_same_is_told(tmp_path: Path) -> None:
+    """Once on stderr, and in the record, also of a run that goes on; one that draws from a seeded generator is not."""
+    out = tmp_path / "made.csv"
+    for n, asked in enumerate(({}, {"resume": True})):
+        heard = Listener()
+        run({"drifting": some.drifting, "drawing": some.drawing}, scenes=[2], out=out, progress=heard, **asked)
+        told = [note for note in heard.notes if "cannot be reproduced" in note]
+        assert told == ["drifting: returns other figures for the same image: its results cannot be reproduced"], n
+        restorers = json.loads((tmp_path / "made.csv.json").read_text())["restorers"]
+        assert [one["reproducible"] for one in restorers] == [False, True]
+
+
+def test_a_tuning_split_is_told() -> None:
+    """Baselines were tuned on it."""
+    heard = Listener()
+    run(suite=replace(SUITE, split="tune"), scenes=[2], progress=heard)
+    assert "toy_v1: a tuning split: no figure of it is to be quoted" in heard.notes
+
+
+def test_one_of_a_kind_needs_no_list() -> None:
+    """A family, a severity and a scene alone."""
+    made = run(families="poisson", severities=1, scenes=2)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize(("suite", "restorers", "error", "said"), [
+    (None, some.good, SuiteError, "NoneType is not a suite"), (SUITE, 7, RestorerError, "int is not a restorer"),
+    (SUITE, None, RestorerError, "NoneType is not a restorer")])
+def test_what_is_neither_suite_nor_restorer_is_told(suite: Any, restorers: Any, error: type, said: str) -> None:
+    """Rather than with Python's words for it."""
+    with pytest.raises(error, match=said):
+        run(restorers, suite=suite)
+
+
+def test_a_family_without_that_severity_is_told() -> None:
+    """Rather than an empty table made."""
+    suite = replace(SUITE, conditions=(SUITE.conditions[0], replace(SUITE.conditions[1], severity=2)))
+    with pytest.raises(SuiteError, match="poisson has no severity 2"):
+        run(suite=suite, families="poisson", severities=2)

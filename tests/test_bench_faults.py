@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import bad_restorers as bad
 import numpy as np
@@ -13,13 +14,14 @@ from test_bench import Listener, run, same, steady
 from toy_suite import toy_suite
 
 from emsynth.benchmark.selection import Patience
+from emsynth.benchmark.trial import Status
 
 SUITE = toy_suite(2, families=("poisson",), severities=(1,))
 FAULTS = {
     "wrong_shape": ("wrong_shape", "returned shape (47, 48), not an image of shape (48, 48)"),
     "transparent": ("wrong_shape", "returned shape (4, 48, 48), not"),
     "reshaping": ("wrong_shape", "returned shape (1, 48, 48), not an image of shape (48, 48)"),
-    "nothing": ("wrong_shape", "returned object, not an image"),
+    "nothing": ("wrong_shape", "returned None; is a return missing?"),
     "complex_numbers": ("exception", "TypeError: returned values of type complex64, not real numbers"),
     "words": ("exception", "TypeError: returned values of type <U1"),
     "nan": ("not_finite", "1 of 2304 pixels are NaN or infinite"),
@@ -117,19 +119,34 @@ def test_patience_ends_for_the_suite_after_nine_in_a_row() -> None:
     told: list[str] = []
     patience = Patience("slow", 1.0, told.append)
 
-    def show(statuses: list[str]) -> list[bool]:
+    def show(statuses: Sequence[Status]) -> list[bool]:
         tried = []
         for n, status in enumerate(statuses):
             condition = f"c{n // 4}"
             reason = patience.given_up(condition)
             tried.append(not reason)
-            patience.saw(condition, "timeout" if reason else status, reason)  # type: ignore[arg-type]
+            patience.saw(condition, reason.status if reason else status, reason.message if reason else "")
         return tried
 
     assert show(["timeout", "timeout", "ok", "timeout"] * 3) == [True] * 12
     patience = Patience("slow", 1.0, told.append)
     assert show(["timeout"] * 20) == ([True] * 3 + [False]) * 3 + [False] * 8
     assert told[-1].startswith("slow: 9 images in a row took longer than 1 s; the rest of the suite is not tried")
+    patience = Patience("slow", 1.0, told.append)
+    assert show(["killed"] * 20) == [True] * 9 + [False] * 11
+    assert told[-1].endswith("ended the restorer's process; the rest of the suite is not tried and counts as killed")
+    patience = Patience("slow", 1.0, told.append)
+    assert show(["killed", "timeout"] * 10) == [True] * 9 + [False] * 11
+    assert told[-1].endswith("counts as timeout")
+
+
+def test_a_restorer_that_always_crashes_is_given_up() -> None:
+    """After 9 images and what is restored together with the ninth; the table says killed of all."""
+    suite = toy_suite(4, families=("poisson",), severities=(1, 2, 3))
+    made = run(bad.leaving, suite=suite)
+    made = made[made["metric"] == "psnr"]
+    assert set(made["status"]) == {"killed"}
+    assert made["message"].str.startswith("not tried").tolist() == [False] * 10 + [True] * 2
 
 
 def test_no_process_outlives_the_bench() -> None:

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.ndimage import convolve1d, shift
+from scipy.ndimage import convolve1d, gaussian_filter, shift
 from toy_suite import toy_suite
 
-from emsynth.benchmark.measures import BESIDE, METRICS, measure
+from emsynth.benchmark import shipped
+from emsynth.benchmark.measures import BESIDE, METRICS, measure, target
 from emsynth.benchmark.suite import Condition, Suite
-from emsynth.metrics import fidelity
+from emsynth.metrics import columns, fidelity
 from emsynth.streams import generator
 
 pytest.importorskip("skimage", reason="needs scikit-image")
@@ -231,6 +232,58 @@ def test_no_bound_where_nothing_was_counted(suite):
     assert bound(counted=False) is None
     assert bound(excess=4.0) == pytest.approx(2 * bound(), rel=0.01)
     assert bound(variance=100.0) > 1.1 * bound()
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "condition"), [("stem_hd_v1", "poisson-1"), ("stem_hd_v1", "read_noise-3"),
+                                             ("tem_hd_v1", "counting-1"), ("tem_hd_v1", "xray-1")])
+def test_released_scenes_judge_only_what_they_are_sure_of(name, condition):
+    """On every scene a rigid shift of the truth by 10 pm reads 10 pm, and a blur of it by 1 px less than 3 pm."""
+    released = shipped.load(name)
+    which, judged_scenes = released.conditions.index(released.condition(condition)), 0
+    for index in range(len(released.scenes)):
+        case = released.case(which, index)
+        known = target(case)
+        if known is None:
+            continue
+        judged_scenes += 1
+        truth, step = case.truth.astype(float), 0.1 / case.scene.sampling
+        for image, aim, within in ((shift(truth, (step, 0.0), order=5, mode="mirror"), 10.0, 0.3),
+                                   (shift(truth, (0.0, step), order=5, mode="mirror"), 10.0, 0.3),
+                                   (gaussian_filter(truth, 1.0), 0.0, 3.0)):
+            away = columns.distances(known.fit, known.refit(image), known.radius)[known.kept]
+            read = 100 * case.scene.sampling * np.sqrt(np.mean(away**2))
+            assert read == pytest.approx(aim, abs=within), case.scene.name
+    assert judged_scenes >= 14
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "condition"), [("stem_hd_v1", "poisson-3"), ("tem_hd_v1", "conversion-3")])
+def test_untouched_released_images_respond_fully(name, condition):
+    """Pooled over the pairs the slopes of the identity are 1, of every kind."""
+    released = shipped.load(name)
+    which = released.conditions.index(released.condition(condition))
+    sums = {kind: np.zeros(2) for kind in ("shift", "dopant", "vacancy")}
+    for index, scene in enumerate(released.scenes):
+        if scene.partner is not None:
+            case, twin = released.case(which, index), released.case(which, scene.partner)
+            found = measure(case, case.image, (twin, twin.image))
+            for kind, total in sums.items():
+                total += [found.get(f"response_{kind}_{part}", 0.0) for part in ("recovered", "true")]
+    for kind, (recovered, true) in sums.items():
+        assert recovered / true == pytest.approx(1.0, abs=0.06), kind
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("scene", ["ni3al_001", "ni3al_strained"])
+def test_untouched_images_are_not_fitted_worse_than_smoothed_ones(scene):
+    """At the lowest dose nearly all columns are found without smoothing, and the error stays near the bound."""
+    released = shipped.load("stem_hd_v1")
+    index = [each.name for each in released.scenes].index(scene)
+    case = released.case(released.conditions.index(released.condition("poisson-5")), index)
+    plain, soft = measure(case, case.image), measure(case, gaussian_filter(case.image, 1.0))
+    assert plain["columns_found"] >= 0.97 * plain["columns"]
+    assert plain["column_error"] < 1.2 * soft["column_error"]
 
 
 def test_every_figure_is_explained():

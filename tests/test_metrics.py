@@ -117,6 +117,13 @@ def test_row_jitter_is_what_was_put_in(amount):
     assert displacement[known] == pytest.approx(put[known], abs=0.02 + 0.02 * amount)
 
 
+def test_large_displacements_of_rows_are_followed():
+    """Rows without a period, up to 7 px aside, are found where they are."""
+    truth = gaussian_filter(noise("image"), 2.0)
+    put = generator(5, 0, "large").uniform(-7.0, 7.0, 128)
+    assert scan.row_displacement(truth, jittered(truth, put))[0] == pytest.approx(put, abs=0.05)
+
+
 def test_row_jitter_leaves_drift_to_others():
     """A shift of all rows and a shear are no jitter."""
     truth = 0.1 + lattice()[1]
@@ -237,9 +244,22 @@ def test_response_is_the_projection_on_the_true_shift():
     assert response.shift_response((still, moved), (still, lost), both).slope == 0.25
 
 
-def test_response_of_intensity_is_a_regression_through_zero():
-    """A gain of 1.1 with a common offset of all columns in both images is a slope of 1.1."""
+def test_response_of_height_is_a_regression_through_zero():
+    """Relative to the same kind of image: neither a blur that lowers all columns alike nor an offset changes it."""
     before, after = np.array([100.0, 200.0, 50.0]), np.array([120.0, 150.0, 50.0])
-    found = response.intensity_response((before, after), (1.1 * before + 5, 1.1 * after + 5), np.array([0, 1]))
-    assert found.slope == pytest.approx(1.1)
+    both, truth = np.array([0, 1]), (before, after)
+    found = response.height_response(truth, (0.6 * before + 5, 0.6 * after + 5), both, 0.6)
+    assert found.slope == pytest.approx(1.0)
     assert found.true == pytest.approx(0.2**2 + 0.25**2)
+    assert response.height_response(truth, (before, 0.5 * (before + after)), both).slope == pytest.approx(0.5)
+    assert response.height_response(truth, (0.05 * before, 0.05 * after), both, 0.05).recovered == 0.0
+    assert response.contrast(before, 0.6 * before) == pytest.approx(0.6)
+
+
+def test_changes_too_small_or_too_large_are_no_probes():
+    """Only true changes within the limits enter the sums, of heights and of shifts."""
+    before, after = np.full(3, 100.0), np.array([101.0, 120.0, 160.0])
+    found = response.height_response((before, after), (before, after), np.arange(3), within=(0.05, 0.35))
+    assert found == pytest.approx((0.04, 0.04))
+    still, moved = fits(np.zeros((3, 2))), fits([[0, 0.1], [0, 1], [3, 0]])
+    assert response.shift_response((still, moved), (still, moved), np.arange(3), (0.5, 2.0)) == (1.0, 1.0)

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from emsynth.metrics.bounds import position_bound
-from emsynth.metrics.columns import Fit, fit_columns, integrated, resolved, spacing
+from emsynth.metrics.columns import Fit, fit_columns, heights, integrated, resolved, spacing
 from emsynth.metrics.targets import aim
 from emsynth.streams import generator
 
@@ -150,3 +150,57 @@ def test_spacing_is_the_nearest_neighbours_distance():
     assert spacing([[0, 0], [0, 3], [4, 3]]).tolist() == [3, 3, 4]
     assert spacing([[1, 1]]).tolist() == [np.inf]
     assert not resolved(exactly(np.zeros((0, 2)), 1.0), np.zeros((0, 2)), (8, 8)).any()
+
+
+def test_heights_are_linear_and_see_one_column_each():
+    """The height of a Gaussian over any background is its peak; half way between two images it is half way."""
+    position = lattice(15.0)
+    image = image_of(position, 1000.0, 7.0)
+    peak = 1000.0 / (2 * np.pi * WIDTH**2)
+    found = heights(image, position, WIDTH, 3 * WIDTH)
+    assert found == pytest.approx(np.full(len(position), peak), rel=0.02)
+    brighter = image + 0.2 * peak * image_of(position[:1], 2 * np.pi * WIDTH**2)
+    after = heights(brighter, position, WIDTH, 3 * WIDTH)
+    assert after[0] - found[0] == pytest.approx(0.2 * peak)
+    assert after[2:] == pytest.approx(found[2:], abs=1e-3)
+    assert heights(0.5 * (image + brighter), position, WIDTH, 3 * WIDTH) == pytest.approx(0.5 * (found + after))
+
+
+def test_columns_beside_their_place_are_not_judged():
+    """A column listed 0.8 px beside its place is left out; the rest stays."""
+    position = lattice(15.0, side=96, jitter=0.0)
+    image = image_of(position, 1000.0, 5.0, side=96)
+    listed = position.copy()
+    listed[7] += 0.8, 0.0
+    known = aim(image, listed, WIDTH, beside=0.6, moved=0.2)
+    everything = aim(image, listed, WIDTH)
+    assert np.flatnonzero(everything.kept & ~known.kept).tolist() == [7]
+
+
+def test_columns_that_are_not_listed_bound_the_discs():
+    """Without every second column in the list, discs are still half the distance to the next one that is seen."""
+    position = lattice(13.0, side=96, jitter=0.0)
+    image = image_of(position, 1000.0, 5.0, side=96)
+    listed = np.rint(position.sum(1) / 13.0) % 2 == 0
+    assert aim(image, position[listed], WIDTH).radius == pytest.approx(np.full(listed.sum(), 6.5), abs=0.1)
+
+
+def test_where_the_list_fits_nothing_nothing_is_judged():
+    """An image whose columns are elsewhere but for two has no target."""
+    position = lattice(13.0, side=128, jitter=0.0)
+    image = image_of(position, 1000.0, 5.0)
+    listed = position + np.array([0.0, 2.0])
+    listed[:2] = position[:2]
+    assert aim(image, listed, WIDTH, beside=0.6) is None
+    assert aim(image, position, WIDTH, beside=0.6) is not None
+
+
+def test_even_noise_weighs_pixels_evenly():
+    """With an even variance an image and its negative are fitted alike; with Poisson's they are not."""
+    position = lattice(side=96)
+    image = image_of(position, 500.0, 5.0, side=96)
+    noisy = image + generator(5, 0, "noise").normal(0.0, 3.0, image.shape)
+    even = [aim(sign * image, position, WIDTH, None).refit(sign * noisy).position for sign in (1, -1)]
+    assert even[0] == pytest.approx(even[1], abs=1e-5)
+    poisson = aim(image, position, WIDTH).refit(noisy).position
+    assert np.abs(poisson - even[0]).max() > 1e-2

@@ -112,11 +112,12 @@ def test_a_name_cannot_become_markup(page: Path) -> None:
 def test_the_page_says_what_the_table_says(page: Path, table: pd.DataFrame, found: list[Score]) -> None:
     """Score and means in the leaderboard are those of the scores and of the table, without JavaScript."""
     rows = _Page(page.read_text("utf-8")).rows
-    head = next(row for row in rows if "PSNR [dB]" in row)
+    head = next(row for row in rows if "PSNR of the mean error [dB]" in row)
     good = next(row for row in rows if row[0] == "good")
-    mean = table[(table["restorer"] == "good") & (table["metric"] == "psnr")]["value"].mean()
+    psnr = table[(table["restorer"] == "good") & (table["metric"] == "psnr")]["value"]
     overall = next(s.overall for s in found if s.restorer == "good")
-    assert good[head.index("PSNR [dB]")] == f"{mean:.2f}"
+    assert good[head.index("PSNR of the mean error [dB]")] == f"{-20 * np.log10(np.mean(10 ** (-psnr / 20))):.2f}"
+    assert good[head.index("precision")] == "0.900"
     assert good[head.index("score")] == f"{overall.value:.1f}({overall.low:.1f}–{overall.high:.1f})"
 
 
@@ -175,8 +176,8 @@ def test_the_worst_case_is_the_worst(suite: Suite, table: pd.DataFrame, against:
 
 def test_curves_are_means_and_responses_are_pooled(suite: Suite, table: pd.DataFrame, against: Reference) -> None:
     """A point is the mean over scenes; of a response, the slope of the sums; of the error, its ratio."""
-    made = curves(suite, table, ["good"], "psnr", against)["poisson"][0]
-    rows = table[(table["restorer"] == "good") & (table["metric"] == "psnr") & (table["family"] == "poisson")]
+    made = curves(suite, table, ["good"], "column_error", against)["poisson"][0]
+    rows = table[(table["restorer"] == "good") & (table["metric"] == "column_error") & (table["family"] == "poisson")]
     assert made.severities == (1, 3, 5)
     assert [p.value for p in made.points] == pytest.approx(rows.groupby("severity")["value"].mean().tolist())
     relative = curves(suite, table, ["good"], "relative_error", against)["poisson"][0]
@@ -185,6 +186,29 @@ def test_curves_are_means_and_responses_are_pooled(suite: Suite, table: pd.DataF
     changed.loc[(changed["metric"] == "response_shift_recovered") & (changed["scene"] == 1), "value"] = 0.0
     pooled = curves(suite, changed, ["good"], "response_shift", against)["poisson"][0]
     assert [p.value for p in pooled.points] == pytest.approx([0.5] * 3)
+    assert [p.high for p in pooled.points] == pytest.approx([0.5 + 12.7062 * 0.5] * 3)  # Student's t of two pairs
+
+
+def test_a_curve_of_psnr_is_that_of_the_mean_error(suite: Suite, table: pd.DataFrame, against: Reference) -> None:
+    """One image that is next to perfect does not lift a point, and the interval holds it the right way round."""
+    changed = table.copy()
+    changed.loc[(changed["metric"] == "psnr") & (changed["scene"] == 0), "value"] = 100.0
+    rows = changed[(changed["restorer"] == "good") & (changed["metric"] == "psnr") & (changed["family"] == "poisson")]
+    point = curves(suite, changed, ["good"], "psnr", against)["poisson"][0].points[0]
+    errors = 10 ** (-rows[rows["severity"] == 1]["value"] / 20)
+    assert point.value == pytest.approx(-20 * np.log10(errors.mean()))
+    assert point.low < point.value < point.high
+
+
+def test_a_failed_image_is_not_in_a_curve_it_would_flatter(suite: Suite, table: pd.DataFrame,
+                                                           against: Reference) -> None:
+    """The bias of the mean image is 0: of an image that failed it says nothing."""
+    changed = table.copy()
+    failed = changed["status"] != "ok"
+    changed.loc[changed["metric"] == "ssim", "metric"] = "mean_bias"
+    changed.loc[(changed["metric"] == "mean_bias"), "value"] = np.where(failed[changed["metric"] == "mean_bias"], 0, 7)
+    made = curves(suite, changed, [NASTY], "mean_bias", against)["poisson"][0]
+    assert [p.value for p in made.points] == pytest.approx([7.0] * 3)
 
 
 def test_an_outlier_leaves_the_drawing() -> None:
@@ -219,8 +243,8 @@ def test_a_suite_without_columns_has_no_words_about_them(suite: Suite, tmp_path:
     against = reference_of(bare, table)
     found = scores(bare, table, against)
     page = write_report(tmp_path / "report.html", bare, table, found, {}, {}, against).read_text("utf-8")
-    head = next(row for row in _Page(page).rows if "PSNR [dB]" in row)
-    assert head[2:] == ["score", "against reference", "PSNR [dB]", "SSIM", "time [s/Mpx]", "failed"]
+    head = next(row for row in _Page(page).rows if "PSNR of the mean error [dB]" in row)
+    assert head[2:] == ["score", "against reference", "PSNR of the mean error [dB]", "SSIM", "time [s/Mpx]", "failed"]
     assert found[0].overall.value == 100
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from toy_suite import toy_suite
 
+from emsynth.benchmark import bench
 from emsynth.errors import RestorerError
 from emsynth.restoration import BASELINES, apply, find
 from emsynth.restoration.rows import resample_rows, row_displacements, row_offsets
@@ -234,6 +236,23 @@ def test_what_cannot_be_found_is_said(spec, said):
         find(spec)
 
 
+@pytest.mark.parametrize(("spec", "said"), [
+    ("odd_restorer.py:good", "write odd_restorer:good$"), ("./odd_restorer.py:good", "write odd_restorer:good$"),
+    ("some/odd_restorer.py:good", "write odd_restorer:good and run from some"),
+    ("odd_restorer", "odd_restorer: is a module; name a function in it: odd_restorer:FUNCTION"),
+    ("odd_restorer.py", "is a module; name a function in it: odd_restorer:FUNCTION"),
+    (":good", "write module:function"), ("odd_restorer:", "write module:function"),
+    ("odd_restorer:Kind", "is a class; name an instance or a function"),
+    ("odd_restorer:f077", r"did you mean 'f07'\? \(callable there: Kind, f00, f01, f02, f03 and 6 more\)")])
+def test_what_is_written_wrongly_is_put_right(spec, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_restorer", raising=False)
+    many = "".join(f"def f{n:02}(image): return image\n" for n in range(10))
+    Path("odd_restorer.py").write_text(f"class Kind: pass\n{many}")
+    with pytest.raises(RestorerError, match=said):
+        find(spec)
+
+
 def test_a_module_that_fails_is_told_from_one_that_is_absent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("broken_restorer.py").write_text("1 / 0")
@@ -262,11 +281,11 @@ def test_values_of_another_baseline_are_refused():
         BASELINES["gaussian"].tuned({"radius": 2.0}, Dose())
 
 
-def onnx_file(path, metadata=(), channels=1):
+def onnx_file(path, metadata=(), channels=1, sides=("h", "w")):
     """A network that doubles its input."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, "h", "w"]) for name in "xy"]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, channels, *sides]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "x"], ["y"])], "double", ends[:1], ends[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     onnx.helper.set_model_props(model, dict(metadata))
@@ -289,8 +308,24 @@ def test_a_network_of_another_kind_is_refused(tmp_path):
     with pytest.raises(RestorerError, match=r"emsynth\.normalise: 'odd' is neither standard nor none"):
         find(onnx_file(tmp_path / "odd.onnx", {"emsynth.normalise": "odd"}))
     (tmp_path / "junk.onnx").write_bytes(b"junk")
-    with pytest.raises(RestorerError, match="cannot be loaded as ONNX"):
+    with pytest.raises(RestorerError, match=r"cannot be loaded as ONNX .*; export it again"):
         find(str(tmp_path / "junk.onnx"))
+
+
+def test_a_network_for_images_of_another_shape_is_refused(tmp_path):
+    """Before it fails on each; where images are widened to a multiple, that counts."""
+    fixed = find(onnx_file(tmp_path / "fixed.onnx", {"emsynth.multiple": "8"}, sides=(48, 64)))
+    fixed.check_shape((48, 64))
+    fixed.check_shape((41, 57))
+    find(onnx_file(tmp_path / "open.onnx")).check_shape((41, 57))
+    with pytest.raises(RestorerError, match="takes images of 48 × 64 only, and these are 64 × 64; export it again"):
+        fixed.check_shape((64, 64))
+
+
+def test_a_bench_refuses_a_network_for_another_shape(tmp_path):
+    path = onnx_file(tmp_path / "fixed.onnx", sides=(32, 32))
+    with pytest.raises(RestorerError, match="takes images of 32 × 32 only, and these are 48 × 48"):
+        bench.run(toy_suite(2), path)
 
 
 def test_the_adapter_in_the_docs_works(tmp_path, monkeypatch):

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from toy_suite import toy_suite
 
-from emsynth.benchmark.leaderboard import markdown, plain
+from emsynth.benchmark.leaderboard import figure_estimate, markdown, plain
 from emsynth.benchmark.reference import Reference, figures, reference, reference_of, write_reference
-from emsynth.benchmark.score import error, resamples, scores
+from emsynth.benchmark.score import Estimate, error, groups, resamples, scores, slope_estimate
 from emsynth.benchmark.suite import Case, Suite
 from emsynth.errors import SuiteError
 from emsynth.streams import generator
@@ -42,7 +42,7 @@ def figures_of(share: float, response: float = 1.0, spread: float = 0.3) -> Meas
         chance = float(np.exp(spread * generator(0, 0, name).standard_normal()))
         found = {"psnr": 30.0 - 2 * case.condition.severity - 20 * math.log10(share * chance), "ssim": 0.9, "time": 0.1}
         if len(case.scene.columns):
-            found |= {"column_error": 5.0 * share * chance, "column_bound": 4.0}
+            found |= {"column_error": 5.0 * share * chance, "column_bound": 4.0, "column_precision": 0.9}
         if case.scene.probes:
             found |= {f"response_{kind}{end}": value for kind in ("shift", "dopant", "vacancy")
                       for end, value in (("_recovered", 0.04 * response), ("_true", 0.04), ("", response))}
@@ -113,6 +113,69 @@ def test_twins_are_drawn_together(suite: Suite) -> None:
     assert twins
     assert all((drawn[:, a] == drawn[:, b]).all() for a, b in twins)
     assert not (drawn[:, 0] == drawn[:, 2]).all()
+
+
+def test_windows_of_one_field_are_drawn_together(suite: Suite) -> None:
+    """A scene that shows another place of an earlier scene's specimen is no second specimen, nor are its twins."""
+    first = suite.scenes[0].name
+    shared = replace(suite, scenes=tuple(replace(s, about={"plan": {"field_of": first if n == 6 else None}})
+                                         for n, s in enumerate(suite.scenes)))
+    assert groups(suite).tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
+    assert groups(shared).tolist() == [0, 0, 1, 2, 3, 3, 0, 4]
+    drawn = resamples(shared, 200)
+    assert (drawn[:, 0] == drawn[:, 6]).all()
+
+
+def test_the_interval_of_a_response_covers_for_few_pairs() -> None:
+    """Of four pairs about 95 % of the intervals hold the slope; a percentile bootstrap holds it in about 80 %."""
+    member, hits, trials = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4]), 0, 2000
+    for n in range(trials):
+        rng = generator(n, 0, "response test")
+        square = np.where(np.arange(9) % 2, rng.uniform(0.8, 1.2, 9), 0.0)
+        found = slope_estimate(square * (0.9 + rng.normal(0.0, 0.1, 9)), square, member)
+        hits += found.low <= 0.9 <= found.high
+    assert abs(hits / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_interval_of_a_response_is_that_of_student() -> None:
+    """Of equal squares it is that of a mean: of 0 and 1, half a width of 12.706 standard errors of 1/2."""
+    member, square = np.array([0, 1]), np.ones(2)
+    found = slope_estimate(np.array([0.0, 1.0]), square, member)
+    assert (found.value, found.high) == pytest.approx((0.5, 0.5 + 12.7062 * 0.5), rel=1e-5)
+    alone = slope_estimate(np.array([0.3, 0.0]), np.array([1.0, 0.0]), member)
+    assert alone.value == 0.3
+    assert np.isnan(alone.high)
+    assert not slope_estimate(np.zeros(2), np.zeros(2), member)
+
+
+def test_psnr_is_that_of_the_mean_error(suite: Suite, against: Reference) -> None:
+    """Nearly undamaged images, far up in decibels, do not make a restorer better that fails where it is hard."""
+    found = {s.restorer: s for s in scores(suite, table_of(suite, {
+        "idle": lambda case: {"psnr": 100.0 if case.condition.severity == 1 else 20.0},
+        "at work": lambda case: {"psnr": 40.0 if case.condition.severity == 1 else 26.0}}), against)}
+    assert found["idle"].psnr == pytest.approx(-20 * math.log10((1e-5 + 0.1) / 2))
+    assert found["at work"].psnr > found["idle"].psnr
+
+
+def test_a_failed_image_does_not_look_good(suite: Suite, against: Reference) -> None:
+    """The mean that stands for it has no bias, structure or jitter: those means leave it out, PSNR and SSIM do not."""
+    side = ("mean_bias", "false_structure", "empty_residual", "row_jitter")
+
+    def measure(case: Case) -> dict[str, float]:
+        failed = case.scene.index == 0
+        found = {"psnr": 10.0 if failed else 30.0, "ssim": 0.1 if failed else 0.9}
+        return found | dict.fromkeys(side, 0.0 if failed else 4.0)
+    table = table_of(suite, {"some": measure}, failed="some")
+    found, = scores(suite, table, against)
+    assert [found.means[metric] for metric in side] == [4.0] * 4
+    assert found.means["ssim"] == pytest.approx(0.8)
+    assert found.psnr < 30
+    nothing = scores(suite, pd.concat([table, table.assign(restorer="none", status="exception")]), against)
+    head, some, none = ([cell.strip() for cell in line.split("|")] for line in
+                        markdown(suite, nothing).splitlines() if line.startswith(("| rest", "| some", "| none")))
+    at = [head.index(title) for title in ("invented periodicity [%]", "empty residual [%]", "bias [%]")]
+    assert at[1] == at[0] + 1
+    assert sorted([[row[n] for n in at] for row in (some, none)]) == [["-"] * 3, ["4.00"] * 3]
 
 
 def test_the_interval_is_seeded_and_covers(suite: Suite) -> None:
@@ -201,6 +264,19 @@ def test_a_leaderboard_is_sorted_and_oracles_stand_apart(suite: Suite, against: 
     assert places == sorted(places)
     assert suite.digest[:12] in text
     assert "32 images" in text
+
+
+def test_a_figure_without_an_interval_has_no_bracket() -> None:
+    """As a response of a single pair."""
+    assert figure_estimate(Estimate(0.3), 2) == "0.30"
+    assert figure_estimate(Estimate(0.3, 0.1, 0.5), 2) == "0.30 (0.10–0.50)"
+
+
+def test_markdown_leaves_out_what_is_minor(suite: Suite, against: Reference) -> None:
+    """Its rows are one line each: precision and recall are left to the report."""
+    text = markdown(suite, scores(suite, table_of(suite, {"a": figures_of(0.5)}), against))
+    assert "| shift returned |" in text
+    assert "precision" not in text
 
 
 def test_a_name_cannot_break_the_table(suite: Suite, against: Reference) -> None:

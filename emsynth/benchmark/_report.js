@@ -28,6 +28,18 @@
     });
   }
 
+  // A table that is wider than the page says so until its end is in sight.
+  for (const wide of all(".wide")) {
+    const hint = wide.previousElementSibling;
+    const look = () => {
+      hint.hidden = wide.scrollWidth <= wide.clientWidth + 1;
+      wide.classList.toggle("cut", wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 1);
+    };
+    wide.addEventListener("scroll", look, { passive: true });
+    window.addEventListener("resize", look);
+    look();
+  }
+
   // Curves: one metric at a time; the legend takes lines away and, under the pointer or the focus, brings one out.
   const metric = document.getElementById("metric");
   metric?.addEventListener("change", () => {

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsynth.benchmark import journal as journals
-from emsynth.benchmark import record, table
+from emsynth.benchmark import record, reference, table
 from emsynth.benchmark.entrants import Restorers, contenders
 from emsynth.benchmark.journal import Journal, Kept, Key, key
 from emsynth.benchmark.lanes import MEASURE, Done, Entry, Lanes, Task
-from emsynth.benchmark.selection import Group, Patience, chosen
+from emsynth.benchmark.selection import Group, Patience, chosen, several
 from emsynth.benchmark.suite import Suite
 from emsynth.benchmark.trial import Floats
 from emsynth.benchmark.workers import Contender, Limits, Workers
 from emsynth.builder.job import Progress, Silence
 from emsynth.builder.workers import usable_cores
-from emsynth.errors import StoreError, StoreExistsError
+from emsynth.errors import RestorerError, StoreError, StoreExistsError, SuiteError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +36,9 @@ _AHEAD = 4  # tasks for each lane that may be begun before the first of them is 
 
 def run(suite: Suite | str | os.PathLike[str], restorers: Restorers = DEFAULT, *, workers: int = 1,
         out: str | os.PathLike[str] | None = None, resume: bool = False, overwrite: bool = False,
-        timeout: float = 60.0, memory: float = 4.0, families: Sequence[str] | None = None,
-        severities: Sequence[int] | None = None, scenes: Sequence[int] | None = None, oracle: bool = False,
-        report: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+        timeout: float = 60.0, memory: float = 4.0, families: str | Sequence[str] | None = None,
+        severities: int | Sequence[int] | None = None, scenes: int | Sequence[int] | None = None,
+        oracle: bool = False, report: str | os.PathLike[str] | None = None, progress: Progress | None = None,
         measure: str = MEASURE) -> pd.DataFrame:
     """Restore the images of a suite and measure what came of it.
 
@@ -44,20 +46,20 @@ def run(suite: Suite | str | os.PathLike[str], restorers: Restorers = DEFAULT, *
     crashes, takes too much memory or never returns costs that image and nothing else. A failed image is measured as if
     the restorer had returned the mean of the distorted image everywhere, and its status says so. After 3 images in a
     row of one condition that took too long, the rest of that condition counts as timeout without being tried; after 9
-    in a row, the rest of the suite.
+    in a row that took too long or ended the process, the rest of the suite.
 
     Parameters
     ----------
     suite : Suite, str or path
         A frozen suite, its name, or its file.
     restorers : str, callable, sequence of these, or mapping of names to these
-        Names of baselines, ``module:function``, files of networks, or callables ``image -> image`` with images
-        (H, W) float32 in ADU. A callable is pickled and sent; one that draws from NumPy's, Python's or torch's global
-        generator finds it seeded by the image.
+        Names of baselines, ``module:function``, files of networks, any of them as ``NAME=...`` to have another name in
+        the table, or callables ``image -> image`` with images (H, W) float32 in ADU. A callable is pickled and sent;
+        one that draws from NumPy's, Python's or torch's global generator finds it seeded by the image.
     workers : int
         Images that are restored at the same time. No figure depends on it but the time.
     out : path, optional
-        Write the table there as it says, .csv or .parquet, and where it comes from beside it as .json.
+        Write the table there as it says, .csv or .parquet, and where it comes from beside it as `out`.json.
     resume : bool
         Go on with the table `out`, finished or not; what was measured is not measured again.
     overwrite : bool
@@ -68,12 +70,13 @@ def run(suite: Suite | str | os.PathLike[str], restorers: Restorers = DEFAULT, *
     memory : float
         GB that a restorer may take beyond what it has once it is loaded; 0 for no limit. It limits addresses, so that
         CUDA needs 0; on Linux only.
-    families, severities, scenes : sequence, optional
+    families, severities, scenes : sequence or one of them, optional
         Only these.
     oracle : bool
         Also tune each baseline on the truth of each image; a bound, named ``gaussian (oracle)``.
     report : path, optional
-        Write an HTML report there.
+        Write an HTML report there; it compares with the reference that is kept for the suite, or with whole gaussian in
+        this run.
     progress : Progress, optional
         Who wants to know how far it is.
     measure : str
@@ -91,24 +94,47 @@ def run(suite: Suite | str | os.PathLike[str], restorers: Restorers = DEFAULT, *
     SuiteError
         There is no such suite, or it lacks what is asked for.
     RestorerError
-        A restorer cannot be had.
+        A restorer cannot be had, or may take what makes no sense.
     StoreError
         The table cannot be written, or is not one to go on with.
     """
-    if not isinstance(suite, Suite):
-        from emsynth.benchmark import shipped
-
-        suite = shipped.load(suite)
-    groups = chosen(suite, families, severities, scenes)
-    asked = _Asked(None if out is None else Path(out), resume, overwrite, max(1, workers), Limits(timeout, memory),
+    asked = _Asked(None if out is None else Path(out), resume, overwrite, workers, Limits(timeout, memory),
                    None if report is None else Path(report), progress or Silence(), measure)
     asked.check()
+    suite = _suite(suite)
+    groups = chosen(suite, several(families), several(severities), several(scenes))
+    if suite.split == "tune":
+        asked.progress.note(f"{suite.name}: a tuning split: no figure of it is to be quoted")
     with contextlib.closing(Workers()) as processes:
         taking_part = contenders(restorers, suite, groups, asked.limits, oracle, processes)
+        if asked.report is not None:
+            _check_reference(suite, groups, taking_part)
         return _Bench(suite, groups, taking_part, asked, processes).run()
 
 
 bench = run  # as `emsynth.bench`
+
+
+def _suite(suite: Any) -> Suite:
+    if isinstance(suite, Suite):
+        return suite
+    if not isinstance(suite, (str, os.PathLike)):
+        raise SuiteError(f"{type(suite).__name__} is not a suite; give the name of one, such as stem_hd_v1, its file, "
+                         "or a Suite")
+    from emsynth.benchmark import shipped
+
+    return shipped.load(suite)
+
+
+def _check_reference(suite: Suite, groups: Sequence[Group], taking_part: Sequence[Contender]) -> None:
+    """SuiteError where there will be nothing that a report could compare with."""
+    whole = sum(len(group.wanted) for group in groups) == len(suite)
+    try:
+        reference.reference(suite)
+    except SuiteError as missing:
+        if not (whole and any(one.name == reference.RESTORER for one in taking_part)):
+            raise SuiteError(f"no report can be made: {missing}; or add {reference.RESTORER} to the restorers of a "
+                             "whole run, or leave the report out") from None
 
 
 @dataclass(frozen=True)
@@ -125,7 +151,8 @@ class _Asked:
     measure: str
 
     def check(self) -> None:
-        """What can be wrong with the places, before anything is restored."""
+        """What can be wrong with limits and places, before anything is restored."""
+        self._check_limits()
         if self.resume and self.overwrite:
             raise StoreExistsError("give either resume, to go on, or overwrite, to begin again")
         if self.report is not None:
@@ -135,8 +162,21 @@ class _Asked:
                 raise StoreError("there is nothing to go on with without the name of a table; give --out")
             return
         table.check_out(self.out)
+        journals.check_free(journals.beside(self.out))
         if not (self.resume or self.overwrite):
-            table.check_new(self.out, journals.beside(self.out))
+            table.check_new(self.out, record.beside(self.out), journals.beside(self.out))
+
+    def _check_limits(self) -> None:
+        if not (_finite(self.limits.timeout) and self.limits.timeout > 0):
+            raise RestorerError(f"timeout {self.limits.timeout}: give a number of seconds above 0")
+        if not (_finite(self.limits.memory) and self.limits.memory >= 0):
+            raise RestorerError(f"memory {self.limits.memory}: give a number of GB, or 0 for no limit")
+        if not isinstance(self.workers, Integral) or self.workers < 1:
+            raise RestorerError(f"workers {self.workers}: give a whole number of 1 or more")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 class _Bench:
@@ -160,16 +200,22 @@ class _Bench:
     def run(self) -> pd.DataFrame:
         pool = ThreadPoolExecutor(self._asked.workers)
         try:
-            if self._asked.out is None:
-                return self._measured(pool, None)
-            head = record.head(self._suite)
-            with Journal(journals.beside(self._asked.out), head) as journal:
-                self._take_over(self._asked.out, journal, head)
-                made = self._measured(pool, journal)
-                journal.remove()
-                return made
+            made, told = self._kept_or_measured(pool)
+            if self._asked.report is not None:
+                self._report(pool, self._asked.report, made, told)
+            return made
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _kept_or_measured(self, pool: ThreadPoolExecutor) -> tuple[pd.DataFrame, dict[str, Any]]:
+        if self._asked.out is None:
+            return self._measured(pool, None)
+        head = record.head(self._suite)
+        with Journal(journals.beside(self._asked.out), head) as journal:
+            self._take_over(self._asked.out, journal, head)
+            done = self._measured(pool, journal)
+            journal.remove()
+            return done
 
     def _take_over(self, out: Path, journal: Journal, now: dict[str, Any]) -> None:
         """Use what is kept in a table that was finished, and in the journal of one that was not."""
@@ -195,10 +241,12 @@ class _Bench:
             restorer, condition, _ = min(beyond)
             raise StoreError(f"{out}: would lose {len(beyond):,} images that are not asked for now, such as {restorer} "
                              f"on {condition}; ask for them as well, or give another --out")
-        digests = {one["name"]: one["digest"] for one in then["restorers"]}
-        return [Kept(entry, digests.get(entry.restorer, ""), Limits(**then["limits"])) for entry in entries]
+        known = {one["name"]: one for one in then["restorers"]}
+        return [Kept(replace(entry, steady=known.get(entry.restorer, {}).get("reproducible", True)),
+                     known.get(entry.restorer, {}).get("digest", ""), Limits(**then["limits"])) for entry in entries]
 
-    def _measured(self, pool: ThreadPoolExecutor, journal: Journal | None) -> pd.DataFrame:
+    def _measured(self, pool: ThreadPoolExecutor, journal: Journal | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The table and where it comes from, both written."""
         there = sum(k in self._entries for k in self._wanted)
         if there:
             self._asked.progress.note(f"{there:,} of {len(self._wanted):,} images are kept from before")
@@ -214,9 +262,7 @@ class _Bench:
             # The record first: one cannot go on with a table that has none.
             record.write_record(self._asked.out, told)
             table.write_table(made, self._asked.out)
-        if self._asked.report is not None:
-            self._report(pool, self._asked.report, made, told)
-        return made
+        return made, told
 
     def _restore(self, pool: ThreadPoolExecutor, contender: Contender, journal: Journal | None) -> None:
         """All images of one restorer: finished in any order, kept in that of the suite.
@@ -263,7 +309,7 @@ class _Bench:
         self._done += 1
         self._failed += entry.status != "ok"
         rate = self._done / max(1e-9, time.monotonic() - self._began)
-        self._asked.progress.step(1, f"{entry.restorer} {entry.condition}, {rate:.3g} images/s, {self._failed} failed")
+        self._asked.progress.step(1, f"{self._failed} failed, {rate:.3g}/s, {entry.restorer} {entry.condition}")
 
     def _tell_failures(self, entries: Sequence[Entry]) -> None:
         for contender in self._contenders:
@@ -273,6 +319,9 @@ class _Bench:
                 first = failed[0]
                 self._asked.progress.note(f"{contender.name}: failed on {len(failed):,} of {len(of_one):,} images; "
                                           f"{first.condition}, scene {first.scene}: {first.status}: {first.message}")
+            if not all(entry.steady for entry in of_one):
+                self._asked.progress.note(f"{contender.name}: returns other figures for the same image: its results "
+                                          "cannot be reproduced")
 
     def _report(self, pool: ThreadPoolExecutor, path: Path, made: pd.DataFrame, told: dict[str, Any]) -> None:
         from emsynth.benchmark.report import write_report

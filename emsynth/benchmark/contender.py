@@ -80,8 +80,11 @@ class Loaded:
             self.identity = _of_callable(_named(called), called, order.restorer)
             return
         from emsynth import restoration
+        from emsynth.restoration.network import Network
 
         found = restoration.find(order.restorer)
+        if isinstance(found, Network) and order.shape is not None:
+            found.check_shape(order.shape)
         if not isinstance(found, restoration.Baseline):
             self._restore = lambda image, case: found(image)
             self.identity = _of_spec(order.restorer, found)

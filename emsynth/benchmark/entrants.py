@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.benchmark.score import ORACLE
-from emsynth.benchmark.suite import Condition, Suite
+from emsynth.benchmark.suite import Suite
 from emsynth.benchmark.trial import Order
 from emsynth.benchmark.workers import Contender, Limits, Workers, identify
 from emsynth.errors import RestorerError
+from emsynth.restoration import BASELINES
 
 Called = Callable[[NDArray[np.float32]], Any]
 Restorers = str | Called | Sequence[str | Called] | Mapping[str, str | Called]
+
+_OWN = "--restorer NAME=SPEC, or {'NAME': restorer} in Python"
+_NO_RESTORER = "not a restorer; give a callable image -> image, or the name of one"
 
 
 class _Group(Protocol):
@@ -31,38 +38,67 @@ def contenders(restorers: Restorers, suite: Suite, groups: Sequence[_Group], lim
     Raises
     ------
     RestorerError
-        One cannot be had, or two have one name.
+        One cannot be had, has no name that it could be known by, or has that of another.
     """
     conditions = tuple(suite.conditions[n] for n in dict.fromkeys(group.condition for group in groups))
     found: list[Contender] = []
     for name, restorer in _listed(restorers):
-        found += _contender(name, restorer, suite.name, conditions, limits, oracle, workers)
+        order = Order(restorer if isinstance(restorer, str) else _sent(restorer), suite.name, conditions, limits.memory,
+                      shape=suite.shape)
+        found += _contender(name, order, limits, oracle, workers)
     if not found:
         raise RestorerError("no restorer is given; give one, such as identity or gaussian")
     names = [one.name for one in found]
     for name in names:
         if names.count(name) > 1:
             raise RestorerError(f"{name}: {names.count(name)} restorers have this name; give each once, or names of "
-                                "their own: {'mine': restorer, ...}")
+                                f"their own: {_OWN}")
     return found
 
 
-def _listed(restorers: Restorers) -> list[tuple[str, str | Called]]:
-    if isinstance(restorers, str) or callable(restorers):
-        return [("", restorers)]
+def _listed(restorers: Any) -> list[tuple[str | None, Any]]:
+    """Restorers and the names that the user gave them; None where he gave none."""
     if isinstance(restorers, Mapping):
+        for name in restorers:
+            _check_name(name)
         return list(restorers.items())
-    return [("", one) for one in restorers]
+    if isinstance(restorers, str) or callable(restorers):
+        restorers = [restorers]
+    elif not isinstance(restorers, Iterable):
+        raise RestorerError(f"{type(restorers).__name__} is {_NO_RESTORER}")
+    return [_with_name(one) if isinstance(one, str) else (None, one) for one in restorers]
 
 
-def _contender(name: str, restorer: str | Called, suite: str, conditions: tuple[Condition, ...], limits: Limits,
-               oracle: bool, workers: Workers) -> list[Contender]:
-    order = Order(restorer if isinstance(restorer, str) else _sent(restorer), suite, conditions, limits.memory)
+def _with_name(text: str) -> tuple[str | None, str]:
+    """``NAME=SPEC`` in its parts; the path of a file may have an = in it, too."""
+    name, equals, spec = text.partition("=")
+    if not equals or os.sep in name or Path(text).is_file():
+        return None, text
+    _check_name(name)
+    return name, spec
+
+
+def _check_name(name: Any) -> None:
+    """RestorerError where a restorer must not be called so."""
+    if not isinstance(name, str) or not name.strip():
+        raise RestorerError(f"{name!r} is not a name; give each restorer one: {_OWN}")
+    if not name.isprintable():
+        raise RestorerError(f"{name!r}: a name is one line of printable characters; give another: {_OWN}")
+    if name.endswith(ORACLE):
+        raise RestorerError(f"{name}: names that end in {ORACLE.strip()!r} are those of oracles; give another: {_OWN}")
+
+
+def _contender(name: str | None, order: Order, limits: Limits, oracle: bool, workers: Workers) -> list[Contender]:
     identity = identify(order, limits, workers)
-    made = [Contender(name or identity.name, order, identity)]
+    name = identity.name if name is None else name
+    _check_name(name)
+    if name in BASELINES and (identity.kind, identity.name) != ("baseline", name):
+        raise RestorerError(f"{name}: is the name of a baseline, and this is another restorer; give it a name of its "
+                            f"own: {_OWN}")
+    made = [Contender(name, order, identity)]
     if oracle and identity.tunable:
-        tuned = Order(order.restorer, suite, conditions, limits.memory, oracle=True)
-        made.append(Contender(made[0].name + ORACLE, tuned, identify(tuned, limits, workers)))
+        tuned = replace(order, oracle=True)
+        made.append(Contender(name + ORACLE, tuned, identify(tuned, limits, workers)))
     return made
 
 
@@ -71,8 +107,7 @@ def _sent(restorer: Called) -> bytes:
     import cloudpickle
 
     if not callable(restorer):
-        raise RestorerError(f"{type(restorer).__name__} is not a restorer; give a callable image -> image, or the name "
-                            "of one")
+        raise RestorerError(f"{type(restorer).__name__} is {_NO_RESTORER}")
     try:
         return bytes(cloudpickle.dumps(restorer))
     except (TypeError, AttributeError, ValueError, pickle.PicklingError) as reason:

@@ -30,6 +30,21 @@ def beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.journal")
 
 
+def check_free(path: Path) -> None:
+    """StoreError where another bench writes this journal now."""
+    with contextlib.suppress(ImportError, FileNotFoundError), path.open("rb") as file:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(path) from None
+
+
+def _busy(path: Path) -> StoreError:
+    return StoreError(f"{path}: another bench is writing it; wait for it, or give another --out")
+
+
 def check_same(there: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Compare what determines the figures: suite, versions, platform.
 
@@ -127,8 +142,7 @@ class Journal:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._file.close()
-                raise StoreError(f"{self.path}: another bench is writing it; wait for it, or give another "
-                                 "--out") from None
+                raise _busy(self.path) from None
 
     def __enter__(self) -> Self:
         return self

@@ -29,6 +29,8 @@ class Entry:
         NaN where the image failed.
     values : dict of str to float
         What was measured.
+    steady : bool
+        Whether the restorer returned the same as at first where it was given an image twice.
     """
 
     restorer: str
@@ -38,6 +40,7 @@ class Entry:
     message: str
     seconds: float
     values: dict[str, float]
+    steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,11 @@ class Lane:
         self._trial: Trial | None = None
         self._runs: Contender | None = None
 
-    def run(self, task: Task, given_up: str = "") -> Done:
-        """Do a task; where `given_up` says why, nothing is restored and every image took too long."""
+    def run(self, task: Task, given_up: Outcome | None = None) -> Done:
+        """Do a task; where it is `given_up`, nothing is restored and that is what became of every image."""
         outcomes: dict[int, Outcome] = {}
         for case in task.cases:
-            outcomes[case.scene.index] = (Outcome("timeout", given_up) if given_up
-                                          else self._ready(task.contender).restore(case))
+            outcomes[case.scene.index] = given_up or self._ready(task.contender).restore(case)
         cases = {case.scene.index: case for case in task.cases}
         entries = tuple(self._entry(task, cases, outcomes, scene) for scene in task.wanted)
         kept = {n: o.restored for n, o in outcomes.items() if o.restored is not None and n in task.wanted}
@@ -112,7 +114,7 @@ class Lane:
                 failed = self._measured(case, flat(case), (twin, flat(twin)))
                 values |= {name: value for name, value in failed.items() if name.startswith(_RESPONSE)}
         return Entry(task.contender.name, case.condition.name, scene, outcome.status, outcome.message,
-                     outcome.seconds, values)
+                     outcome.seconds, values, all(one.steady for one in outcomes.values()))
 
     def _measured(self, case: Case, restored: Floats, partner: tuple[Case, Floats] | None) -> dict[str, float]:
         if self._judge is None:
@@ -131,7 +133,7 @@ class Lanes:
         self._limits, self._workers, self._measure = limits, workers, measure
         self._own = threading.local()
 
-    def run(self, task: Task, given_up: str = "") -> Done:
+    def run(self, task: Task, given_up: Outcome | None = None) -> Done:
         """Do a task on the lane of this thread."""
         if not hasattr(self._own, "lane"):
             self._own.lane = Lane(self._limits, self._workers, self._measure)

@@ -19,6 +19,10 @@ Direction = Literal["higher", "lower", "one"]
 
 HIGHEST_PSNR = 100.0  # dB
 FIRST_WIDTH = 0.42  # Å: standard deviation of a column of 1 Å at half maximum
+BESIDE_LIST = 0.12  # Å: how far a judged column may be fitted from where it is listed
+BLURRED = 0.04  # Å: how far a blur by one pixel may move it
+SHIFTS = (8.0, 35.0)  # pm: true shifts that a response is measured by
+CHANGES = (0.05, 0.35)  # and true changes of a column's height, in size
 PICOMETRES = 100.0  # per Å
 TINY = 1e-9
 KINDS = ("shift", "dopant", "vacancy")
@@ -76,10 +80,10 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("empty_residual", "%", "lower", 0.0, "Rms residual in vacuum and amorphous regions, relative to the truth's "
            "range.", _EMPTY),
     Metric("response_shift", "", "one", 1.0, "Slope of recovered against true shifts of single columns.", _PAIRS),
-    Metric("response_dopant", "", "one", 1.0, "Slope of recovered against true changes of integrated intensity by "
-           "foreign atoms.", _PAIRS),
-    Metric("response_vacancy", "", "one", 1.0, "Slope of recovered against true changes of integrated intensity by "
-           "missing atoms.", _PAIRS),
+    Metric("response_dopant", "", "one", 1.0, "Slope of recovered against true relative changes of single "
+           "columns' heights by foreign atoms.", _PAIRS),
+    Metric("response_vacancy", "", "one", 1.0, "Slope of recovered against true relative changes of single "
+           "columns' heights by missing atoms.", _PAIRS),
     Metric("frc_mean", "", "higher", 1.0, "Fourier ring correlation with the truth, mean over the rings that hold at "
            "least a thousandth of the truth's power.", _ALL),
     Metric("frc_band", "", "higher", 1.0, "Frequency at which that correlation falls below 0.5, over the truth's "
@@ -131,7 +135,7 @@ def measure(case: Case, restored: NDArray[np.floating], partner: tuple[Case, NDA
         fit = known.refit(image)
         found |= _positions(case, known, fit) | _intensities(case, known, image) | _spots(known, image)
         if partner is not None and case.scene.probes:
-            found |= _responses(case, known, image, fit, partner)
+            found |= _responses(case, image, partner)
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
@@ -184,8 +188,10 @@ def target(case: Case) -> Target | None:
     key = case.condition, float(case.counts.mean(dtype=np.float64))
     if key not in known:
         seen = case.condition
-        level = seen.black_level - seen.gain * seen.variance / max(seen.excess, TINY)
-        known[key] = targets.aim(case.truth, case.scene.columns, FIRST_WIDTH / case.scene.sampling, level)
+        level = seen.black_level - seen.gain * seen.variance / max(seen.excess, TINY) if seen.counted else None
+        pixel = case.scene.sampling
+        known[key] = targets.aim(case.truth, case.scene.columns, FIRST_WIDTH / pixel, level, BESIDE_LIST / pixel,
+                                 BLURRED / pixel)
     return known[key]
 
 
@@ -229,23 +235,23 @@ def _spots(known: Target, image: Floats) -> dict[str, float]:
     return {"column_precision": counted.precision, "column_recall": counted.recall}
 
 
-def _responses(case: Case, known: Target, image: Floats, fit: columns.Fit,
-               partner: tuple[Case, NDArray[np.floating]]) -> dict[str, float]:
+def _responses(case: Case, image: Floats, partner: tuple[Case, NDArray[np.floating]]) -> dict[str, float]:
     before, restored = partner[0], np.ascontiguousarray(partner[1], np.float64)
     was = target(before)
-    if was is None or len(was.kept) != len(known.kept):
+    if was is None or len(before.scene.columns) != len(case.scene.columns):
         return {}
-    truth = _sums(case, was, before.truth), _sums(case, was, case.truth)
-    returned = _sums(case, was, restored), _sums(case, was, image)
+    fits = (was.fit, was.refit(case.truth)), (was.refit(restored), was.refit(image))
+    truth, returned = ((was.heights(first), was.heights(second))
+                       for first, second in ((before.truth, case.truth), (restored, image)))
+    contrast, pixel = response.contrast(truth[0][was.kept], returned[0][was.kept]), PICOMETRES * case.scene.sampling
     out: dict[str, float] = {}
     for kind in KINDS:
         which = np.array([probe.column for probe in case.scene.probes if probe.kind == kind], np.int64)
         which = which[was.kept[which]]
         if kind == "shift":
-            found = response.shift_response((was.fit, known.fit), (was.refit(restored), fit), which)
-            unit = (PICOMETRES * case.scene.sampling) ** 2
+            found, unit = response.shift_response(*fits, which, (SHIFTS[0] / pixel, SHIFTS[1] / pixel)), pixel**2
         else:
-            found, unit = response.intensity_response(truth, returned, which), 100.0**2
+            found, unit = response.height_response(truth, returned, which, contrast, CHANGES), 100.0**2
         if found.true > 0.0:
             out |= {f"response_{kind}": found.slope, f"response_{kind}_recovered": unit * found.recovered,
                     f"response_{kind}_true": unit * found.true}

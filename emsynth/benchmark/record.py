@@ -66,17 +66,18 @@ def content(suite: Suite, contenders: Sequence[Contender], limits: Limits, entri
         JSON-compatible; no names of hosts, users or folders.
     """
     made = list(entries)
+    unsteady = {e.restorer for e in made if not e.steady}
     statuses = {c.name: Counter(e.status for e in made if e.restorer == c.name) for c in contenders}
     return head(suite) | {
         "date": datetime.now(UTC).date().isoformat(), "limits": asdict(limits), "workers": workers, "cores": cores,
         "seconds": round(seconds, 1), "images": len(made), "licence": suite.about.get("licence", ""),
-        "restorers": [asdict(c.identity) | {"name": c.name, "statuses": dict(sorted(statuses[c.name].items()))}
-                      for c in contenders]}
+        "restorers": [asdict(c.identity) | {"name": c.name, "statuses": dict(sorted(statuses[c.name].items())),
+                                            "reproducible": c.name not in unsteady} for c in contenders]}
 
 
 def beside(out: Path) -> Path:
-    """Where the record of a table is."""
-    return out.with_suffix(".json")
+    """Where the record of a table is: named so that it is nobody else's."""
+    return out.with_name(f"{out.name}.json")
 
 
 def write_record(out: Path, told: dict[str, Any]) -> Path:

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["cases_shown", "write_report"]
 
 _GAIN = 4  # of the residual
+_TITLES = {
+    "psnr": "PSNR of the mean error", "ssim": "SSIM", "mean_bias": "bias of the mean intensity",
+    "column_error": "position error of the columns", "column_error_median": "position error of the columns, median",
+    "column_drift": "common shift of the columns", "intensity_error": "intensity error of the columns",
+    "intensity_bias": "intensity bias of the columns", "column_precision": "precision of the column search",
+    "column_recall": "recall of the column search", "false_structure": "invented periodicity",
+    "empty_residual": "residual in empty regions", "response_shift": "share of a shift returned",
+    "response_dopant": "share of a dopant returned", "response_vacancy": "share of a vacancy returned",
+    "frc_mean": "Fourier ring correlation, mean", "frc_band": "Fourier ring correlation, band",
+    "row_jitter": "row jitter",
+}
 _CAPTION = ("psnr", "ssim", "column_error", "column_bound")
 _MOST_BYTES = 16_000_000  # of images, so that the file stays under 20 MB
 
@@ -103,7 +114,8 @@ def _curves(suite: Suite, table: pd.DataFrame, order: Sequence[str], against: Re
     known = {name: m for name, m in METRICS.items() if name in present}
     drawn: dict[str, tuple[str, str, str, float | None]] = {RELATIVE: (
         f"error relative to the tuned {against.restorer}", "%", "Lower is better; 100 is the reference.", 100.0)}
-    drawn |= {name: (name.replace("_", " "), m.unit, m.definition, m.ceiling if m.direction == "one" else None)
+    drawn |= {name: (_TITLES.get(name, name.replace("_", " ")), m.unit, m.definition,
+                     m.ceiling if m.direction == "one" else None)
               for name, m in known.items()}
     classes = {name: series_class(name, order, against.restorer) for name in order}
     panels: list[str] = []

@@ -12,7 +12,18 @@ import numpy as np
 
 from emsynth.benchmark.leaderboard import significant
 from emsynth.benchmark.reference import Floats, Reference, figures
-from emsynth.benchmark.score import ORACLE, RESPONSES, Estimate, error, ratio_estimate, resamples
+from emsynth.benchmark.score import (
+    ORACLE,
+    RESPONSES,
+    Estimate,
+    counted,
+    error,
+    groups,
+    psnr_of,
+    ratio_estimate,
+    resamples,
+    slope_estimate,
+)
 from emsynth.benchmark.suite import Suite
 
 if TYPE_CHECKING:
@@ -20,7 +31,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 240, 172
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 8, 8, 36
 _HUES = 10
-_FAR = 3.0  # interquartile ranges beyond the quartiles
+_FAR = 4.5  # ranges of the middle third beyond it
+_MOST_RELATIVE = 250.0  # percent
 RELATIVE = "relative_error"
 
 _Place = Callable[[float], float]
@@ -35,7 +47,7 @@ class Curve:
     restorer : str
     severities : tuple of int
     points : tuple of Estimate
-        One for each severity: mean over scenes and its interval.
+        One for each severity: mean over scenes and its interval; of ``psnr`` the PSNR of the mean error.
     """
 
     restorer: str
@@ -55,16 +67,32 @@ def series_class(restorer: str, order: Sequence[str], fixed: str) -> str:
 def curves(suite: Suite, table: pd.DataFrame, restorers: Sequence[str], metric: str,
            against: Reference) -> dict[str, list[Curve]]:
     """Curves of one metric, family by family; `RELATIVE` is the error over the reference's, percent."""
-    weights = resamples(suite)
+    estimate = _estimating(suite, metric)
     found: dict[str, list[Curve]] = {family: [] for family in suite.families}
     for restorer in restorers:
         top, bottom = _parts(suite, table, restorer, metric, against)
         for family, drawn in found.items():
             rows = sorted((c.severity, n) for n, c in enumerate(suite.conditions) if c.family == family)
-            points = tuple(ratio_estimate(top[n], bottom[n], weights) for _, n in rows)
+            points = tuple(estimate(top[n], bottom[n]) for _, n in rows)
             if any(points):
                 drawn.append(Curve(restorer, tuple(severity for severity, _ in rows), points))
     return {family: drawn for family, drawn in found.items() if drawn}
+
+
+def _estimating(suite: Suite, metric: str) -> Callable[[Floats, Floats], Estimate]:
+    """How a point and its interval come of what `_parts` has of one condition."""
+    if metric.removeprefix("response_") in RESPONSES:
+        member = groups(suite)
+        return lambda top, bottom: slope_estimate(top, bottom, member)
+    weights = resamples(suite)
+    if metric != "psnr":
+        return lambda top, bottom: ratio_estimate(top, bottom, weights)
+
+    def psnr(top: Floats, bottom: Floats) -> Estimate:
+        mean = ratio_estimate(top, bottom, weights)
+        # The larger the error, the lower the PSNR.
+        return Estimate(*map(float, psnr_of(np.array([mean.value, mean.high, mean.low]))))
+    return psnr
 
 
 def _parts(suite: Suite, table: pd.DataFrame, restorer: str, metric: str, against: Reference) -> tuple[Floats, Floats]:
@@ -74,7 +102,8 @@ def _parts(suite: Suite, table: pd.DataFrame, restorer: str, metric: str, agains
     elif metric.removeprefix("response_") in RESPONSES:
         top, bottom = (figures(suite, table, restorer, m) for m in RESPONSES[metric.removeprefix("response_")])
     else:
-        top = figures(suite, table, restorer, metric)
+        top = figures(suite, counted(table), restorer, metric)
+        top = error(top) if metric == "psnr" else top
         bottom = np.ones(top.shape)
     have = np.isfinite(top) & np.isfinite(bottom)
     return np.where(have, top, 0.0), np.where(have, bottom, 0.0)
@@ -86,20 +115,22 @@ def draw(metric: str, unit: str, families: Mapping[str, Sequence[Curve]], classe
     points = [p for drawn in families.values() for c in drawn for p in c.points if p]
     if not points:
         return ""
-    low, high = span(points, target)
+    low, high = span(points, target, _MOST_RELATIVE if metric == RELATIVE else math.inf)
     return "".join(_panel(family, drawn, classes, (low, high), metric, unit, target)
                    for family, drawn in families.items())
 
 
-def span(points: Sequence[Estimate], target: float | None) -> tuple[float, float]:
+def span(points: Sequence[Estimate], target: float | None, most: float = math.inf) -> tuple[float, float]:
     """Limits of the vertical axis that all panels of a metric share, with `target` where it is near."""
     values = np.array([p.value for p in points])
-    # One restorer that is far off must not press all others into a line: its own leaves the drawing instead.
-    first, third = np.percentile(values, (25, 75))
-    far = _FAR * (third - first)
+    # One restorer that is far off must not press all others into a line: its own leaves the drawing instead. It may be
+    # a third of all points.
+    first, third = np.percentile(values, (35, 65))
+    far = _FAR * (third - first) or math.inf
     bottom, top = float(values[values >= first - far].min()), float(values[values <= third + far].max())
     if target is not None and bottom - (top - bottom) <= target <= top + (top - bottom):
         bottom, top = min(bottom, target), max(top, target)
+    top = max(min(top, most), bottom)
     room = 0.06 * (top - bottom) or max(abs(top) * 0.1, 0.1)
     return bottom - room, top + room
 
@@ -132,11 +163,27 @@ def _panel(family: str, drawn: Sequence[Curve], classes: Mapping[str, str], limi
     lines = "".join(_line(c, classes, x, y) for c in drawn)
     name = html.escape(family)
     clip = f"clip-{html.escape(metric)}-{name}"
-    return (f'<figure class="panel"><figcaption>{name.replace("_", " ")}</figcaption>'
+    arrows = "".join(_beyond(c, classes, x, (low, high)) for c in drawn)
+    off = ' <small>arrow: off the scale</small>' if arrows else ""
+    return (f'<figure class="panel"><figcaption>{name.replace("_", " ")}{off}</figcaption>'
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(metric)} [{html.escape(unit)}] '
             f'against severity, {name}"><clipPath id="{clip}"><rect x="{_LEFT}" y="{_TOP}" '
             f'width="{WIDTH - _LEFT - _RIGHT}" height="{HEIGHT - _TOP - _BOTTOM}"/></clipPath>'
-            f'{grid}{axis}<g clip-path="url(#{clip})">{lines}</g></svg></figure>')
+            f'{grid}{axis}<g clip-path="url(#{clip})">{lines}</g>{arrows}</svg></figure>')
+
+
+def _beyond(curve: Curve, classes: Mapping[str, str], x: _Place, limits: tuple[float, float]) -> str:
+    """Arrows at the edge where points of a curve are off the scale."""
+    low, high = limits
+    arrows = []
+    for severity, point in zip(curve.severities, curve.points, strict=True):
+        if point and not low <= point.value <= high:
+            edge, sign = (_TOP, 1) if point.value > high else (HEIGHT - _BOTTOM, -1)
+            arrows.append(f'<path class="arrow" d="M{x(severity):.1f} {edge}l-4 {7 * sign}h8z"><title>'
+                          f'{html.escape(curve.restorer)}: {significant(point.value, 3)}, off the scale</title></path>')
+    number = list(classes).index(curve.restorer)
+    return (f'<g class="series {classes[curve.restorer]}" data-restorer="{number}">{"".join(arrows)}</g>'
+            if arrows else "")
 
 
 def _line(curve: Curve, classes: Mapping[str, str], x: _Place, y: _Place) -> str:

@@ -7,7 +7,7 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,7 @@ class Worst:
     condition : str
     scene : int
     relative : float
-        Its error over the reference's on that image, percent.
+        Its error over the reference's on that image, percent; NaN of the reference itself, which PSNR ranks.
     psnr : float
         dB.
     """
@@ -62,8 +62,11 @@ def worst(suite: Suite, table: pd.DataFrame, restorer: str, against: Reference,
     relative = 100 * error(psnr) / error(against.figures["psnr"])
     found = [Worst(c.name, s, float(relative[n, s]), float(psnr[n, s])) for n, c in enumerate(suite.conditions)
              for s in range(len(suite.scenes)) if np.isfinite(relative[n, s])]
-    # The reference itself is as good as itself everywhere: then by PSNR.
-    return sorted(found, key=lambda w: (-round(w.relative, 6), w.psnr, w.condition, w.scene))[:count]
+    # The reference is as good as itself everywhere, which ranks nothing: then by PSNR.
+    if all(abs(w.relative - 100) < 1e-6 for w in found):
+        found = [replace(w, relative=math.nan) for w in found]
+    return sorted(found, key=lambda w: (-round(w.relative, 6) if math.isfinite(w.relative) else 0.0, w.psnr,
+                                        w.condition, w.scene))[:count]
 
 
 def cases_shown(suite: Suite, table: pd.DataFrame, against: Reference | None = None) -> list[Shown]:
@@ -169,8 +172,9 @@ def card(number: int, case: Case, first: str, images: Mapping[str, str], words: 
     label = f"{where.family.replace('_', ' ')}, severity {where.severity}"
     restored = images.get(f"restored:{first}", images["distorted"])
     name = html.escape(f"{where.name}/{scene.index}")
-    about = (f"{scene.content}, {scene.structure}; {scene.sampling:.3g} Å/px, "
-             f"{significant(where.expected_counts)} e/px, black {significant(low)}, white {significant(high, 3)} ADU")
+    unit = "electrons" if (where.gain, where.black_level) == (1, 0) else "ADU"
+    about = (f"{scene.content}, {scene.structure}; {scene.sampling:.3g} Å/px, {significant(where.expected_counts)} e/px, "
+             f"black {significant(low)}, white {significant(high, 3)} {unit}")
     among = f'<p class="warn">Among the worst of {html.escape(", ".join(worst_of))}.</p>' if worst_of else ""
     return f"""<figure class="case" id="case-{number}" data-case="{number}" data-name="{name}">
 <div class="compare">

@@ -6,10 +6,21 @@ import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from re import split
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from emsynth.benchmark.leaderboard import NOTHING, ORACLE_TITLE, Column, competitors, figure, oracles, used
+from emsynth.benchmark.leaderboard import (
+    MARK,
+    NOTHING,
+    ORACLE_TITLE,
+    Column,
+    competitors,
+    figure,
+    notices,
+    oracles,
+    used,
+)
 from emsynth.benchmark.reference import Reference
 from emsynth.benchmark.report_images import Shown, worst
 from emsynth.benchmark.score import Score
@@ -19,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FAILURES_NAMED = 50
+_MOST_DRAWN = 250.0  # percent; one that is worse is off the scale, instead of pressing all others together
+_LONG = 24  # characters of a heading that one word a line would make too high
 _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": "the nearer to 1"}
 
 
@@ -34,8 +47,11 @@ def _cell(words: str, value: float | str = "", kind: str = "", tag: str = "td", 
             f"{text(words) if inner is None else inner}</{tag}>")
 
 
-def _name(restorer: str) -> str:
-    return _cell(restorer, restorer, "sticky", "th")
+def _name(restorer: str, mark: bool = False) -> str:
+    """The cell that names a row; a long name breaks where its parts end, and `mark` leads to the words below."""
+    inner = "<wbr>".join(text(part) for part in split(r"(?<=[_.:/])", restorer))
+    flag = f' <a class="mark" href="#flags" title="ignores the data: see below">{MARK}</a>' if mark else ""
+    return _cell(restorer, restorer, "sticky", "th", inner + flag)
 
 
 def _table(head: Iterable[tuple[str, str]], rows: Iterable[str], kind: str = "sortable") -> str:
@@ -43,28 +59,33 @@ def _table(head: Iterable[tuple[str, str]], rows: Iterable[str], kind: str = "so
     first = "".join(f'<th scope="col"{f" class={style!r}" if style else ""}>{text(title)}</th>'
                     for title, style in head)
     body = "\n".join(rows)
-    return (f'<div class="wide" tabindex="0"><table class="{kind}"><thead><tr>{first}</tr></thead>'
+    return ('<p class="hint" hidden>More columns to the right: scroll the table sideways →</p>'
+            f'<div class="wide" tabindex="0"><table class="{kind}"><thead><tr>{first}</tr></thead>'
             f"<tbody>\n{body}\n</tbody></table></div>")
 
 
 def leaderboard(scores: Sequence[Score]) -> str:
     """Competitors, oracles apart, and what a reader has to know of them."""
     columns = used(scores)
-    most = max([s.overall.high for s in scores if s.overall and math.isfinite(s.overall.high)], default=100.0)
+    most = max([s.overall.high for s in scores if s.overall and math.isfinite(s.overall.high)], default=math.nan)
     parts = [_score_table(columns, competitors(scores), most)]
     if oracles(scores):
         parts += [f"<h3>{text(ORACLE_TITLE)}</h3>", _score_table(columns, oracles(scores), most)]
-    flags = "".join(f"<li><strong>{text(s.restorer)}</strong> {text(flag)}.</li>" for s in scores for flag in s.flags)
-    return "".join(parts) + (f'<ul class="flags">{flags}</ul>' if flags else "")
+    flags = "".join(f"<li>{mark}<strong>{text(s.restorer)}</strong> {text(flag)}.</li>"
+                    for s, mark, flag in notices(scores))
+    return "".join(parts) + (f'<ul class="flags" id="flags">{flags}</ul>' if flags else "")
 
 
 def _score_table(columns: Sequence[Column], scores: Sequence[Score], most: float) -> str:
-    span = 1.05 * max(most, 105.0)
-    rows = (f'<tr{" class=reference" if s.restorer == s.reference else ""}>{_name(s.restorer)}'
-            + _cell("", s.overall.value, "spread", inner=_interval(s, span))
+    """`most` is the end of the longest interval; without one there is nothing to draw."""
+    drawn = math.isfinite(most)
+    span = min(1.05 * max(most, 105.0), _MOST_DRAWN)
+    rows = (f'<tr{" class=reference" if s.restorer == s.reference else ""}>{_name(s.restorer, bool(s.ignores))}'
+            + (_cell("", s.overall.value, "spread", inner=_interval(s, span)) if drawn else "")
             + "".join(_cell(c.text(s), c.value(s), inner=_stacked(c.text(s))) for c in columns) + "</tr>"
             for s in scores)
-    head = [("restorer", "text sticky"), ("line at 100", "text spread"), *((c.title, "") for c in columns)]
+    head = [("restorer", "text sticky"), *[("score drawn; the line is the reference, 100", "text spread")] * drawn,
+            *((c.title, "roomy" if len(c.title) > _LONG else "") for c in columns)]
     return _table(head, rows)
 
 
@@ -78,7 +99,9 @@ def _interval(score: Score, span: float) -> str:
     """A score and its interval drawn on a line from 0 to `span`."""
     if not score.overall:
         return NOTHING
-    low, mid, high = (100 * v / span for v in (score.overall.low, score.overall.value, score.overall.high))
+    if score.overall.value > span:
+        return '<span class="beyond">off the scale →</span>'
+    low, mid, high = (100 * min(v, span) / span for v in (score.overall.low, score.overall.value, score.overall.high))
     return (f'<span class="interval" aria-hidden="true" style="--one:{100 * 100 / span:.2f}%">'
             f'<i style="left:{low:.2f}%;width:{high - low:.2f}%"></i><b style="left:{mid:.2f}%"></b></span>')
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.benchmark.reference import Reference, figures, reference
+from emsynth.benchmark.reference import KEPT, RESTORER, Reference, figures, reference
 from emsynth.benchmark.suite import Suite
+from emsynth.errors import SuiteError
 from emsynth.streams import generator
 
 if TYPE_CHECKING:
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 
 # A restorer returns too little of what a single column shows where it returns less than this.
 _RESPONSE_DUE = 0.8
+_SOMETHING = 0.005  # what is less than half a percent is nothing, and so is the contrary of what is there
 _RESAMPLES = 2000
 # Kind of probe to the figures that hold its sums: recovered times true changes, and true changes squared.
 RESPONSES = {kind: (f"response_{kind}_recovered", f"response_{kind}_true") for kind in ("shift", "dopant", "vacancy")}
 _LIMITS = (2.5, 97.5)
+# Figures in which the constant image that stands for a failed one looks good: no bias, no structure, no jitter.
+_FLATTERING = ("mean_bias", "intensity_bias", "false_structure", "empty_residual", "row_jitter")
 ORACLE = " (oracle)"
 
 Floats = NDArray[np.float64]
@@ -28,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval over images; all NaN where there is none."""
+    """A figure and its 95 % interval over scenes; all NaN where there is none."""
 
     value: float = np.nan
     low: float = np.nan
@@ -47,21 +51,24 @@ class Score:
     restorer : str
     overall, columns : Estimate
         Error of the image and of the column positions relative to the reference's, percent; none where the run is not
-        of the whole suite, or nothing has columns.
+        of the whole suite, there is no reference, or nothing has columns.
     families, column_families : dict of str to Estimate
         The same for each family that was run whole.
+    psnr : float
+        PSNR of the mean error, dB; NaN of no image.
     means : dict of str to float
-        Mean of each metric over the images that have it.
+        Mean of each metric over the images that have it; see `counted` of those that the restorer failed on.
     bounded : tuple of float
         Mean position error, and mean Cramér-Rao bound, over the images that have both, pm.
     responses : dict of str to Estimate
-        Recovered over true change of a single column, pooled over images; 1 is right. Not part of the score.
+        Recovered over true change of a single column, pooled over images; 1 is right. Not part of the score. The
+        interval is NaN of a single pair of twins.
     failures, images : int
         Images that the restorer failed on, and images run.
     missing : str
         What keeps this from being a score, in words; "" of a whole run.
     reference : str
-        Name of the baseline that 100 stands for.
+        Name of the baseline that 100 stands for; "" of none.
     """
 
     restorer: str
@@ -69,6 +76,7 @@ class Score:
     columns: Estimate
     families: dict[str, Estimate]
     column_families: dict[str, Estimate]
+    psnr: float
     means: dict[str, float]
     bounded: tuple[float, float]
     responses: dict[str, Estimate]
@@ -90,14 +98,26 @@ class Score:
         return "better" if self.overall.high < 100 else "worse"
 
     @property
+    def ignores(self) -> str:
+        """What it leaves out of the data although it places columns well, in words; "" of nothing."""
+        low = {kind: slope.value for kind, slope in self.responses.items()
+               if slope.value < _RESPONSE_DUE and slope.high < 1}
+        if self.columns:
+            well = "places columns well" if self.columns.value < 100 else ""
+        else:
+            # Without a score only the bound tells how well columns can be placed by looking at them.
+            well = "places columns better than the Cramér-Rao bound" if self.bounded[0] < self.bounded[1] else ""
+        if not (low and well):
+            return ""
+        some = [f"{100 * value:.0f}\u00a0% of a {kind}" for kind, value in low.items() if value >= _SOMETHING]
+        none = [f"of a {kind}" for kind, value in low.items() if value < _SOMETHING]
+        shares = [f"only {', '.join(some)}"] * bool(some) + [f"nothing {', '.join(none)}"] * bool(none)
+        return f"ignores the data: {well}, but returns {' and '.join(shares)}"
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """What a reader of the score has to know, in words."""
-        low = [kind for kind, slope in self.responses.items()
-               if slope.value < _RESPONSE_DUE and not slope.high >= 1]
-        found = []
-        if low and self.columns and self.columns.value < 100:
-            share = ", ".join(f"{100 * self.responses[kind].value:.0f}\u00a0% of a {kind}" for kind in low)
-            found.append(f"ignores the data: places columns well, but returns only {share}")
+        found = [self.ignores] if self.ignores else []
         if self.failures:
             found.append(f"failed on {self.failures} of {self.images} images")
         if self.missing:
@@ -110,8 +130,19 @@ def error(psnr: Floats) -> Floats:
     return np.asarray(10.0 ** (-np.asarray(psnr, np.float64) / 20))
 
 
+def psnr_of(mean_error: Floats) -> Floats:
+    """PSNR in dB of a root mean square error over data range, or of the mean of several: the inverse of `error`."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-20.0 * np.log10(mean_error))
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table that are averaged: without those in which an image that a restorer failed on would look good."""
+    return table[(table["status"] == "ok") | ~table["metric"].str.startswith(_FLATTERING)]
+
+
 def resamples(suite: Suite, count: int = _RESAMPLES, seed: int = 0) -> Floats:
-    """How often each scene is in each resample of a bootstrap; twins, which share their noise, are drawn together.
+    """How often each scene is in each resample of a bootstrap; scenes of one group are drawn together.
 
     Parameters
     ----------
@@ -124,16 +155,24 @@ def resamples(suite: Suite, count: int = _RESAMPLES, seed: int = 0) -> Floats:
     -------
     ndarray (count, scene), float64
     """
-    groups: dict[int, int] = {}
-    member = [groups.setdefault(_eldest(suite, n), len(groups)) for n in range(len(suite.scenes))]
+    member = groups(suite)
+    number = int(member.max()) + 1
     drawn = generator(seed, 0, f"benchmark.bootstrap {suite.name}").multinomial(
-        len(groups), np.full(len(groups), 1 / len(groups)), size=count)
+        number, np.full(number, 1 / number), size=count)
     return drawn[:, member].astype(np.float64)
 
 
-def _eldest(suite: Suite, scene: int) -> int:
-    partner = suite.scenes[scene].partner
-    return scene if partner is None else min(scene, partner)
+def groups(suite: Suite) -> NDArray[np.intp]:
+    """Group of each scene, (scene,): twins share their noise and windows of one field their specimen."""
+    number = {scene.name: n for n, scene in enumerate(suite.scenes)}
+    first = list(range(len(suite.scenes)))
+    for n, scene in enumerate(suite.scenes):
+        field = number.get(scene.about.get("plan", {}).get("field_of"))
+        for relative in (scene.partner, field):
+            if relative is not None:
+                eldest, other = sorted((first[relative], first[n]))
+                first = [eldest if one == other else one for one in first]
+    return np.unique(first, return_inverse=True)[1]
 
 
 def ratio_estimate(top: Floats, bottom: Floats, weights: Floats) -> Estimate:
@@ -142,6 +181,27 @@ def ratio_estimate(top: Floats, bottom: Floats, weights: Floats) -> Estimate:
         return Estimate()
     with np.errstate(invalid="ignore", divide="ignore"):
         return _estimate(float(top.sum() / bottom.sum()), (weights @ top) / (weights @ bottom))
+
+
+def slope_estimate(top: Floats, bottom: Floats, member: NDArray[np.intp]) -> Estimate:
+    """Sum of `top` over that of `bottom`, both (scene,), and its interval from a jackknife over few groups of scenes.
+
+    A t interval with one degree of freedom less than there are groups that have the figure: Tukey, Bias and confidence
+    in not quite large samples, Annals of Mathematical Statistics 29 (1958) 614.
+    """
+    from scipy.special import stdtrit
+
+    over, under = (np.bincount(member, weights=part) for part in (top, bottom))
+    have = under > 0
+    number = int(have.sum())
+    if not number:
+        return Estimate()
+    slope = float(top.sum() / bottom.sum())
+    if number == 1:
+        return Estimate(slope)
+    without = (top.sum() - over[have]) / (bottom.sum() - under[have])
+    half = float(stdtrit(number - 1, _LIMITS[1] / 100) * np.sqrt((number - 1) * without.var()))
+    return Estimate(slope, slope - half, slope + half)
 
 
 def _estimate(value: float, drawn: Floats) -> Estimate:
@@ -161,7 +221,8 @@ def scores(suite: Suite, table: pd.DataFrame, against: Reference | None = None) 
     table : DataFrame
         Tidy table of a run.
     against : Reference, optional
-        What 100 stands for; the one kept with the suite where not given.
+        What 100 stands for; the one kept with the suite where not given. Where none is kept there is no score, and all
+        other figures are there.
 
     Returns
     -------
@@ -170,16 +231,23 @@ def scores(suite: Suite, table: pd.DataFrame, against: Reference | None = None) 
     Raises
     ------
     SuiteError
-        Where no reference is kept, or table and suite do not belong together.
+        Where table and suite do not belong together.
     """
-    against = reference(suite) if against is None else against
+    against = _kept(suite) if against is None else against
     weights = resamples(suite)
     found = [score(suite, table[table["restorer"] == name], str(name), against, weights)
              for name in sorted(set(table["restorer"]))]
     return sorted(found, key=lambda s: (not s.overall, s.overall.value if s.overall else 0.0, s.restorer))
 
 
-def score(suite: Suite, table: pd.DataFrame, restorer: str, against: Reference, weights: Floats) -> Score:
+def _kept(suite: Suite) -> Reference | None:
+    try:
+        return reference(suite)
+    except SuiteError:
+        return None
+
+
+def score(suite: Suite, table: pd.DataFrame, restorer: str, against: Reference | None, weights: Floats) -> Score:
     """Score of one restorer; see `scores`.
 
     For each family, the errors are averaged over scenes, summed over severities, and divided by the same of the
@@ -188,18 +256,24 @@ def score(suite: Suite, table: pd.DataFrame, restorer: str, against: Reference, 
     """
     errors = error(figures(suite, table, restorer, "psnr"))
     position = figures(suite, table, restorer, "column_error")
-    missing = _missing(suite, errors)
-    overall, families = _relative(suite, errors, error(against.figures["psnr"]), weights)
-    columns, column_families = _relative(suite, position, against.figures["column_error"], weights)
+    missing = _missing(suite, errors, against)
+    # Images of which nothing is fixed do not count.
+    fixed = {metric: np.full(errors.shape, np.nan) for metric in KEPT} if against is None else against.figures
+    overall, families = _relative(suite, errors, error(fixed["psnr"]), weights)
+    columns, column_families = _relative(suite, position, fixed["column_error"], weights)
     images = table[["family", "severity", "scene"]].drop_duplicates()
     failed = table[table["status"] != "ok"][["family", "severity", "scene"]].drop_duplicates()
-    means = {str(k): float(v) for k, v in table.groupby("metric")["value"].mean().items()}
-    return Score(restorer, overall, columns if overall else Estimate(), families, column_families, means,
-                 _bounded(suite, table, restorer), _responses(suite, table, restorer, weights), len(failed),
-                 len(images), missing, against.restorer)
+    means = {str(k): float(v) for k, v in counted(table).groupby("metric")["value"].mean().items()}
+    have = np.isfinite(errors)
+    psnr = float(psnr_of(errors[have].mean())) if have.any() else np.nan
+    return Score(restorer, overall, columns if overall else Estimate(), families, column_families, psnr, means,
+                 _bounded(suite, table, restorer), _responses(suite, table, restorer), len(failed), len(images),
+                 missing, "" if against is None else against.restorer)
 
 
-def _missing(suite: Suite, errors: Floats) -> str:
+def _missing(suite: Suite, errors: Floats, against: Reference | None) -> str:
+    if against is None:
+        return f"there is no reference; one comes of running {RESTORER} on the whole suite"
     whole = [family for family in suite.families if np.isfinite(errors[_of(suite, family)]).all()]
     if len(whole) == len(suite.families):
         return ""
@@ -247,13 +321,13 @@ def _bounded(suite: Suite, table: pd.DataFrame, restorer: str) -> tuple[float, f
     return (float(position[both].mean()), float(bound[both].mean())) if both.any() else (np.nan, np.nan)
 
 
-def _responses(suite: Suite, table: pd.DataFrame, restorer: str, weights: Floats) -> dict[str, Estimate]:
+def _responses(suite: Suite, table: pd.DataFrame, restorer: str) -> dict[str, Estimate]:
     """Slope through the origin of recovered against true change, over all images: one image's is too uncertain."""
-    found = {}
+    found, member = {}, groups(suite)
     for kind, (product, square) in RESPONSES.items():
         top, bottom = (figures(suite, table, restorer, metric) for metric in (product, square))
         have = np.isfinite(top) & np.isfinite(bottom)
-        slope = ratio_estimate(np.where(have, top, 0).sum(0), np.where(have, bottom, 0).sum(0), weights)
+        slope = slope_estimate(np.where(have, top, 0).sum(0), np.where(have, bottom, 0).sum(0), member)
         if slope:
             found[kind] = slope
     return found

@@ -28,3 +28,11 @@ def reference_for(suite: Suite, table: pd.DataFrame) -> Reference:
             return reference_of(suite, table)
         except SuiteError:
             raise missing from None
+
+
+def reference_or_none(suite: Suite, table: pd.DataFrame) -> Reference | None:
+    """What `reference_for` gives, or None where neither is there: `scores` then has no score, but all other figures."""
+    try:
+        return reference_for(suite, table)
+    except SuiteError:
+        return None

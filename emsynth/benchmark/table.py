@@ -51,9 +51,10 @@ def check_report(path: Path, replace: bool) -> None:
         raise StoreExistsError(f"{path}: is already there; give --overwrite, or another --report")
 
 
-def check_new(out: Path, journal: Path) -> None:
-    """StoreExistsError where there is a table, or a part of one."""
-    for there, what in ((out, "is already there"), (journal, "holds a bench that was not finished")):
+def check_new(out: Path, record: Path, journal: Path) -> None:
+    """StoreExistsError where there is a table, its record, or a part of one."""
+    for there, what in ((out, "is already there"), (journal, "holds a bench that was not finished"),
+                        (record, "is already there")):
         if there.exists():
             raise StoreExistsError(f"{there}: {what}; go on with --resume, begin again with --overwrite, or give "
                                    "another --out")

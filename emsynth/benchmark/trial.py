@@ -52,6 +52,8 @@ class Order:
         GB that the restorer may take beyond what it has once it is loaded; 0 for as much as it likes.
     oracle : bool
         Tune a baseline on the truth of each image.
+    shape : tuple of int, or None
+        Rows and columns of the images, where they are known.
     """
 
     restorer: str | bytes
@@ -59,6 +61,7 @@ class Order:
     conditions: tuple[Condition, ...]
     memory: float
     oracle: bool = False
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,15 @@ class Outcome:
     seconds : float
         Around the call only; NaN where it failed.
     restored : ndarray (H, W), float32, or None
+    steady : bool
+        Whether this is what came of the same image before, where it was restored twice.
     """
 
     status: Status
     message: str = ""
     seconds: float = float("nan")
     restored: Floats | None = field(default=None, repr=False, compare=False)
+    steady: bool = True
 
 
 def serve_restorer(descriptor: int) -> None:
@@ -141,6 +147,8 @@ def attempt(restore: Callable[[Floats], Any], case: Case) -> Outcome:
         returned = np.asarray(restore(case.image))  # what is computed only when it is looked at is computed here
         seconds = time.perf_counter() - began
         if returned.shape != shape:
+            if returned.dtype.kind == "O" and returned.shape == () and returned.item() is None:
+                return Outcome("wrong_shape", "returned None; is a return missing?")
             what = f"shape {returned.shape}" if returned.shape else str(returned.dtype)
             return Outcome("wrong_shape", f"returned {what}, not an image of shape {shape}")
         return _finite(_real(returned), seconds)

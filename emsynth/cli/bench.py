@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emsynth.cli.commands import _flag, _stderr, app
+from emsynth.errors import RestorerError, SuiteError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite, such as stem_hd_v1, or the file of one.")],
     restorers: Annotated[list[str] | None, typer.Option(
-        "--restorer", metavar="NAME|CHECKPOINT|module:function",
-        help="A baseline by name, a network's file, or a function image -> image of your own; may be given several "
-             "times. By default identity and gaussian.")] = None,
+        "--restorer", metavar="NAME|FILE.onnx|MODULE:FUNCTION",
+        help="A baseline by name, a network's file, or a function image -> image of your own; OTHER=... gives it "
+             "another name in the table. May be given several times. By default identity and gaussian.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the table, as .csv or .parquet, and where it "
-                                             "comes from beside it as .json. By default neither is kept.")] = None,
+                                             "comes from beside it as FILE.json. By default neither is kept.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images restored at the same time; by default "
                                                                          "one per core. No figure depends on it but "
                                                                          "the time.")] = None,
@@ -34,8 +36,9 @@ def bench(
     overwrite: Annotated[bool, _flag("--overwrite", about="Replace the table and the report.")] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Most time for an image. After 3 images in a row of "
                                            "one condition that took longer, the rest of it counts as if it had, too; "
-                                           "after 9, the rest of the suite.")] = 60.0,
-    memory: Annotated[float, typer.Option(min=0.0, metavar="GB", help="Most memory for a restorer beyond what it has "
+                                           "after 9 that took longer or crashed, the rest of the "
+                                           "suite.")] = 60.0,
+    memory: Annotated[float, typer.Option(metavar="GB", help="Most memory for a restorer beyond what it has "
                                           "when loaded; 0 for no limit, which CUDA needs.")] = 4.0,
     oracle: Annotated[bool, _flag("--oracle", about="Also tune each baseline on the truth of each image: a bound, "
                                                     "shown apart.")] = False,
@@ -52,8 +55,10 @@ def bench(
         raise typer.BadParameter("give either --resume, to go on, or --overwrite, to begin again")
     if resume and out is None:
         raise typer.BadParameter("--resume goes on with a table; give --out, too")
-    if timeout <= 0:
-        raise typer.BadParameter(f"--timeout {timeout:g}: give seconds above 0")
+    if not 0 < timeout < math.inf:
+        raise typer.BadParameter(f"--timeout {timeout:g}: give a number of seconds above 0")
+    if not 0 <= memory < math.inf:
+        raise typer.BadParameter(f"--memory {memory:g}: give a number of GB, or 0 for no limit")
     levels = None if severities is None else _levels(severities)
     kinds = None if families is None else [name.strip() for name in families.split(",") if name.strip()]
     from emsynth.benchmark import shipped
@@ -73,6 +78,8 @@ def bench(
             if path is not None:
                 watch.note(f"written: {path}")
         _print_leaderboard(loaded, made, watch)
+    if not (made["status"] == "ok").any():
+        raise RestorerError("no image of any restorer succeeded; what went wrong is said above")
 
 
 def _levels(text: str) -> list[int]:
@@ -88,13 +95,25 @@ def _print_leaderboard(suite: Suite, table: pd.DataFrame, watch: Watch) -> None:
 
     from emsynth.benchmark import leaderboard
     from emsynth.benchmark.standing import reference_for, scores
-    from emsynth.errors import SuiteError
 
     try:
         found = scores(suite, table, reference_for(suite, table))
     except SuiteError as missing:
-        watch.note(f"no leaderboard: {missing}")
+        watch.note(f"no score, so no leaderboard: {missing}")
+        _print_figures(table)
         return
     wide = shutil.get_terminal_size().columns
     shown = leaderboard.plain(suite, found, wide) if sys.stdout.isatty() else leaderboard.markdown(suite, found)
     typer.echo(shown, nl=False)
+
+
+def _print_figures(table: pd.DataFrame) -> None:
+    """What can be said of a run that is compared with nothing: a line for each restorer, in the order of the table."""
+    from emsynth.benchmark.score import error, psnr_of
+
+    rows = [("PSNR (dB)", "failed", "images", "restorer")]
+    for name, made in table[table["metric"] == "psnr"].groupby("restorer", sort=False):
+        psnr = float(psnr_of(error(made["value"].to_numpy()).mean()))
+        rows.append((f"{psnr:.2f}", f"{(made['status'] != 'ok').sum()}", f"{len(made)}", str(name)))
+    for psnr_shown, failed, images, name in rows:
+        typer.echo(f"{psnr_shown:>9}  {failed:>6}  {images:>6}  {name}")

@@ -7,7 +7,18 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 _EVERY = 15.0  # seconds between two plain lines
 
@@ -29,6 +40,17 @@ def spoken_size(size: float) -> str:
     return f"{size:.0f} B"
 
 
+class _What(ProgressColumn):
+    """What was finished last: names of the user's as they are, cut where the terminal ends, so that no time is."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields["what"]), no_wrap=True, overflow="ellipsis")
+
+
+def _whole() -> Column:
+    return Column(no_wrap=True)
+
+
 class Watch:
     """Shows the progress of `emsynth.build`.
 
@@ -42,9 +64,9 @@ class Watch:
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
-        self._bar = Progress(TextColumn("{task.description:<11}"), BarColumn(bar_width=28),
-                             TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("left"),
-                             TimeRemainingColumn(), TextColumn("{task.fields[what]}"), console=console)
+        self._bar = Progress(TextColumn("{task.description:<11}"), BarColumn(14, table_column=_whole()),
+                             TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(_whole()), TextColumn("left"),
+                             TimeRemainingColumn(table_column=_whole()), _What(), console=console)
         self._task: TaskID | None = None
         self._phase, self._total, self._done, self._began, self._said = "", 0.0, 0.0, 0.0, 0.0
 
@@ -86,4 +108,4 @@ class Watch:
         self._line(message)
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)

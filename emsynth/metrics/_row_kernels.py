@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 COARSE = 0.5  # px between the shifts that are tried first
+ALIAS = 0.02  # by how much a larger shift must explain a row better: a lattice is like itself a period away
 STEPS = 12
 STILL = 1e-7  # px
 ALIKE = 6  # px over which a restorer or a detector may have smoothed the noise
@@ -85,16 +86,18 @@ def register(spline: Floats, image: Floats, largest: float, edge: int) -> tuple[
     """Displacement of each row and its variance, px and px²; NaN where a row has nothing to be recognised by.
 
     `spline` holds the B-spline coefficients of the rows of the other image. A row is a factor above 0 times the other
-    image's row, displaced, plus a constant: least squares by Gauss-Newton, from the best of all shifts up to `largest`.
+    image's row, displaced, plus a constant: least squares by Gauss-Newton, from the best of all shifts up to `largest`,
+    the smaller one where two are about as good.
     """
     rows = len(image)
     shift, variance = np.full(rows, np.nan), np.full(rows, np.nan)
     for r in range(rows):
         best, s = 0.0, np.nan
         for k in range(int(2.0 * largest / COARSE) + 1):
-            vv, vy, _, _, _ = _moments(spline[r], image[r], k * COARSE - largest, edge)
-            if vy > 0.0 and vv > 0.0 and vy * vy / vv > best:
-                best, s = vy * vy / vv, k * COARSE - largest
+            tried = ((k + 1) // 2) * (COARSE if k % 2 else -COARSE)
+            vv, vy, _, _, _ = _moments(spline[r], image[r], tried, edge)
+            if vy > 0.0 and vv > 0.0 and vy * vy / vv > best * (1.0 + ALIAS):
+                best, s = vy * vy / vv, tried
         if np.isnan(s):
             continue
         for _ in range(STEPS):

@@ -36,7 +36,7 @@ class Fit(NamedTuple):
         deviation, px.
     found : ndarray (n,), bool
         Whether there is a column: the fit has settled less than half the nearest neighbour's distance from its start,
-        with a peak of the right sign and of at least four standard errors.
+        with a peak of the right sign and of at least four standard errors, or as many as were asked for.
     """
 
     position: Floats
@@ -94,7 +94,8 @@ def contrast(image: ArrayLike, position: ArrayLike, width: Floats | float) -> tu
 
 
 def fit_columns(image: ArrayLike, start: ArrayLike, width: ArrayLike, *, sign: ArrayLike = 1.0, level: float = 0.0,
-                floor: float | None = None, widths: tuple[float, float] = WIDTHS) -> Fit:
+                floor: float | None = None, widths: tuple[float, float] = WIDTHS,
+                significant: float = SIGNIFICANT) -> Fit:
     """Fit a round Gaussian on a constant background to each column, all of them side by side.
 
     Parameters
@@ -114,6 +115,8 @@ def fit_columns(image: ArrayLike, start: ArrayLike, width: ArrayLike, *, sign: A
         Smallest variance of a pixel, in units of the image above `level`; without it a fiftieth of the typical peak.
     widths : tuple of float, optional
         What a fitted width may be, times the expected one.
+    significant : float, optional
+        Standard errors that a peak must reach.
 
     Returns
     -------
@@ -151,7 +154,7 @@ def fit_columns(image: ArrayLike, start: ArrayLike, width: ArrayLike, *, sign: A
     last, error = fit(values, at, window, limit, signs, state, widths[0] * wide, widths[1] * wide, PULL,
                       level, max(floor, least), SWEEPS)
     away = np.hypot(*(state[:, :2] - at).T)
-    found = (last < SETTLED) & (away < 0.999 * limit) & (signs * state[:, 2] > SIGNIFICANT * error)
+    found = (last < SETTLED) & (away < 0.999 * limit) & (signs * state[:, 2] > significant * error)
     return Fit(state[:, :2], state[:, 2], state[:, 3], state[:, 4], found)
 
 
@@ -232,3 +235,35 @@ def integrated(image: ArrayLike, position: ArrayLike, radius: ArrayLike, black_l
     reach: Any = np.broadcast_to(np.asarray(radius, np.float64), (len(at),)).copy()
     found: Floats = sums(np.asarray(image, np.float64) - black_level, at, reach)
     return found
+
+
+def heights(image: ArrayLike, position: ArrayLike, width: ArrayLike, radius: ArrayLike) -> Floats:
+    """Height of each column over its background, by linear least squares at a given place and width.
+
+    Parameters
+    ----------
+    image : array_like (H, W)
+        Any floats.
+    position : array_like (n, 2)
+        Centres, px; those of the truth for truth and restored alike, so that a height is linear in the image.
+    width, radius : array_like
+        Standard deviation of a column and disc that is looked at, px, one for all or one each.
+
+    Returns
+    -------
+    ndarray (n,)
+        In units of the image, negative where the column is dark; 0 where the disc holds no two pixels.
+    """
+    values, at = np.asarray(image, np.float64), np.asarray(position, np.float64).reshape(-1, 2)
+    wide, reach = (np.broadcast_to(np.asarray(each, np.float64), (len(at),)) for each in (width, radius))
+    half = int(np.ceil(reach.max(initial=0.0))) + 1
+    near = np.rint(at).astype(int)[:, :, None] + np.arange(-half, half + 1)
+    row, col = near[:, 0, :, None], near[:, 1, None, :]
+    square = (row - at[:, 0, None, None]) ** 2 + (col - at[:, 1, None, None]) ** 2
+    inner = (row >= 0) & (row < values.shape[0]) & (col >= 0) & (col < values.shape[1])
+    inner &= square <= (reach**2)[:, None, None]
+    bell = inner * np.exp(-0.5 * square / (wide**2)[:, None, None])
+    bell -= inner * (bell.sum((1, 2)) / np.maximum(inner.sum((1, 2)), 1))[:, None, None]
+    seen = values[np.clip(row, 0, values.shape[0] - 1), np.clip(col, 0, values.shape[1] - 1)]
+    scale = (bell**2).sum((1, 2))
+    return np.where(scale > 0.0, (bell * seen).sum((1, 2)) / np.where(scale > 0.0, scale, 1.0), 0.0)

@@ -14,6 +14,7 @@ Mask = NDArray[np.bool_]
 
 THRESHOLD = 0.3  # of the 10th percentile of what the resolved columns of the truth answer: they may be blurred by half
 DOUBTFUL = 0.5  # of that threshold: what the truth itself half shows is neither right nor invented
+OWN = 2.355  # widths at which a spot is no column's own any more: the full width at half maximum
 
 
 class Expected(NamedTuple):
@@ -78,7 +79,8 @@ def spots(answers: Floats, threshold: float) -> Floats:
     return np.stack([np.bincount(which, axis, count) / size for axis in at.T], axis=1)
 
 
-def expected(truth: ArrayLike, columns: ArrayLike, kept: Mask, width: float, sign: float = 1.0) -> Expected | None:
+def expected(truth: ArrayLike, columns: ArrayLike, kept: Mask, width: float, sign: float = 1.0,
+             radius: Floats | None = None) -> Expected | None:
     """Search the truth.
 
     Parameters
@@ -93,6 +95,8 @@ def expected(truth: ArrayLike, columns: ArrayLike, kept: Mask, width: float, sig
         Their standard deviation, px.
     sign : float
         1 for bright columns, -1 for dark ones.
+    radius : ndarray (n,), optional
+        Of the disc that is a column's own, px; half the distance to the nearest of the others where it is not given.
 
     Returns
     -------
@@ -107,7 +111,7 @@ def expected(truth: ArrayLike, columns: ArrayLike, kept: Mask, width: float, sig
         return None
     threshold = THRESHOLD * float(np.percentile(strength[strength > 0.0], 10))
     found = spots(answers, DOUBTFUL * threshold)
-    position, radius = at[kept], disc(spacing(at), width)[kept]
+    position, radius = at[kept], (disc(spacing(at), width) if radius is None else radius)[kept]
     row, col = np.rint(found).astype(int).T
     sure = answers[row, col] >= threshold
     owner = _owner(found[sure], position, radius)
@@ -116,6 +120,28 @@ def expected(truth: ArrayLike, columns: ArrayLike, kept: Mask, width: float, sig
         return None
     position, radius = position[counted], radius[counted]
     return Expected(position, radius, found[_owner(found, position, radius) < 0], threshold, width, sign)
+
+
+def unlisted(truth: ArrayLike, columns: ArrayLike, width: float, sign: float = 1.0) -> Floats:
+    """Spots (m, 2) of the truth, px, that no listed column explains, down to the threshold of what is doubtful.
+
+    A spot is a column's own where it is the nearest to it and lies in the disc that would be its own, no farther away
+    than its width at half maximum.
+    """
+    from scipy.spatial import cKDTree
+
+    at = np.asarray(columns, np.float64).reshape(-1, 2)
+    answers = answer(truth, width, sign)
+    row, col = np.clip(np.rint(at), 0, np.asarray(answers.shape) - 1).astype(int).T
+    strength = answers[row, col]
+    if not (strength > 0.0).any():
+        return np.zeros((0, 2))
+    found = spots(answers, DOUBTFUL * THRESHOLD * float(np.percentile(strength[strength > 0.0], 10)))
+    if len(found) == 0:
+        return found
+    away, nearest = cKDTree(found).query(at)
+    own = away <= np.minimum(disc(spacing(at), width), OWN * width)
+    return np.delete(found, nearest[own], axis=0)
 
 
 def tally(truth: Expected, restored: ArrayLike) -> Tally:

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-LARGEST = 4.0  # px: largest displacement of a row
-EDGE = 6  # px at both ends of a row, which a displaced row may not have
+LARGEST = 8.0  # px: largest displacement of a row
+EDGE = 10  # px at both ends of a row, which a displaced row may not have
 UNSURE = 0.5  # px: standard error beyond which a row is left out
 ROWS = 8  # fewest rows that tell of jitter
 ROUNDING = 1e-6  # px: standard error of a registration without noise
@@ -33,12 +33,12 @@ def row_displacement(truth: ArrayLike, restored: ArrayLike) -> tuple[Floats, Flo
     Parameters
     ----------
     truth, restored : array_like (H, W)
-        At least 24 px wide.
+        At least 40 px wide.
 
     Returns
     -------
     tuple of ndarray (H,)
-        Displacement, px, positive to larger columns, up to 4; and its standard error, px. Both NaN where a row of the
+        Displacement, px, positive to larger columns, up to 8; and its standard error, px. Both NaN where a row of the
         truth has no structure or the restored one has nothing in common with it.
     """
     from scipy.ndimage import spline_filter1d
@@ -60,7 +60,7 @@ def row_jitter(truth: ArrayLike, restored: ArrayLike) -> Jitter | None:
     Parameters
     ----------
     truth, restored : array_like (H, W)
-        At least 24 px wide.
+        At least 40 px wide.
 
     Returns
     -------

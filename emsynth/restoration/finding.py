@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from emsynth.restoration.baselines import BASELINES
 from emsynth.restoration.network import Network
 from emsynth.restoration.protocol import Baseline, Floats, Restorer
 
+_NAMED = 5  # callables of a module in a message
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
@@ -70,11 +72,25 @@ def find(spec: str) -> Baseline | Restorer:
                             ".onnx, or wrap it in a function image -> image and name that as module:function")
     module, colon, function = spec.partition(":")
     if colon:
+        _check_written(spec, module, function)
         return Imported(spec, _imported(spec, module, function))
+    script = Path(f"{spec.removesuffix('.py')}.py")
+    if script.is_file():
+        raise RestorerError(f"{spec}: is a module; name a function in it: {script.stem}:FUNCTION")
     near = difflib.get_close_matches(spec, BASELINES, 1, 0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise RestorerError(f"{spec!r} is not a restorer; {hint}(allowed: {', '.join(BASELINES)}, module:function, "
                         "a path that ends in .onnx)")
+
+
+def _check_written(spec: str, module: str, function: str) -> None:
+    """RestorerError where this cannot be the name of a module and of something in it."""
+    if not (module and function):
+        raise RestorerError(f"{spec}: write module:function, such as my_package.denoise:restore")
+    if module.endswith(".py") or os.sep in module:
+        folder, name = os.path.split(module.removesuffix(".py"))
+        where = f" and run from {folder}, or install it" if folder not in ("", ".") else ""
+        raise RestorerError(f"{spec}: a module is named without folder and .py; write {name}:{function}{where}")
 
 
 def _imported(spec: str, module: str, function: str) -> Callable[[Floats], Any]:
@@ -101,9 +117,16 @@ def _attribute(spec: str, module: Any, function: str) -> Callable[[Floats], Any]
             near = difflib.get_close_matches(function, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise RestorerError(f"{spec}: module {module.__name__!r} has no {function!r}{hint} "
-                                f"(callable there: {', '.join(sorted(known)) or 'nothing'})")
+                                f"(callable there: {_some(known)})")
         found = getattr(found, part)
     if not callable(found):
         raise RestorerError(f"{spec}: {function!r} is {type(found).__name__}, which cannot be called; name a function "
                             "image -> image")
+    if inspect.isclass(found):
+        raise RestorerError(f"{spec}: {function!r} is a class; name an instance or a function image -> image")
     return found  # type: ignore[no-any-return]
+
+
+def _some(names: list[str]) -> str:
+    listed = ", ".join(sorted(names)[:_NAMED]) or "nothing"
+    return listed if len(names) <= _NAMED else f"{listed} and {len(names) - _NAMED} more"

@@ -44,7 +44,9 @@ class Network:
         try:
             self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise RestorerError(f"{path}: cannot be loaded as ONNX: {' '.join(str(error).split())}") from error
+            raise RestorerError(f"{path}: cannot be loaded as ONNX ({' '.join(str(error).split())}); export it "
+                                "again") from error
+        self._sides = self._session.get_inputs()[0].shape[2:] if self._session.get_inputs() else []
         self._input = self._one_image(self._session.get_inputs(), "input")
         self._output = self._one_image(self._session.get_outputs(), "output")
         about = self._session.get_modelmeta().custom_metadata_map
@@ -69,6 +71,13 @@ class Network:
         if returned.shape != (1, 1, *wide.shape):
             raise RestorerError(f"{self.name}: returned shape {returned.shape} for {(1, 1, *wide.shape)}")
         return np.ascontiguousarray(returned[0, 0, :rows, :cols] * scale + shift, np.float32)
+
+    def check_shape(self, shape: tuple[int, int]) -> None:
+        """RestorerError where the network was exported for images of another shape only."""
+        wide = tuple(side + -side % self._multiple for side in shape)
+        if any(isinstance(fixed, int) and fixed != side for fixed, side in zip(self._sides, wide, strict=True)):
+            raise RestorerError(f"{self.name}: takes images of {' × '.join(map(str, self._sides))} only, and these are "
+                                f"{shape[0]} × {shape[1]}; export it again with both sides left open (dynamic axes)")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Network, (self.name,)
