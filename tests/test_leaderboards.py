@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pandas as pd
+import pytest
 from scipy.ndimage import gaussian_filter
 from toy_suite import toy_suite
 
-from benchmarks.results.leaderboards import make
+from benchmarks.results.leaderboards import HEAD, HERE, make
+from emsynth.benchmark import leaderboard, shipped
+from emsynth.benchmark.reference import reference
+from emsynth.benchmark.score import error, scores
 
 
 def smooth(image):
@@ -21,3 +26,29 @@ def test_the_reference_is_kept_once(tmp_path):
     (tmp_path / f"{suite.name}.parquet").unlink()
     again = make(suite, tmp_path, {"gaussian": "identity"}, references=tmp_path / "kept").read_text()
     assert "100.0" not in next(line for line in again.splitlines() if line.startswith("| gaussian"))
+
+
+@pytest.fixture(scope="module", params=shipped.names())
+def result(request):
+    """A committed table with its suite."""
+    pytest.importorskip("pyarrow", reason="the committed tables are Parquet: pip install 'emsynth[parquet]'")
+    return shipped.load(request.param), pd.read_parquet(HERE / f"{request.param}.parquet")
+
+
+def test_committed_leaderboards_are_those_of_their_tables(result):
+    """Page, table, reference and suite belong together, and every image of every restorer was measured."""
+    suite, table = result
+    again = HEAD.format(name=suite.name, title=suite.title) + leaderboard.markdown(
+        suite, scores(suite, table, reference(suite)))
+    assert (HERE / f"{suite.name}.md").read_text(encoding="utf-8") == again
+    assert set(table.status) == {"ok"}
+    assert set((table.metric == "psnr").groupby(table.restorer).sum()) == {len(suite)}
+
+
+def test_bm3d_beats_gaussian_where_electrons_are_counted(result):
+    """Tuned BM3D has a smaller error than the tuned Gaussian at every severity of the suite's counting family."""
+    suite, table = result
+    family = {"stem_hd_v1": "poisson", "tem_hd_v1": "counting", "sem_hd_v1": "compound_poisson"}[suite.name]
+    seen = table[(table.metric == "psnr") & (table.family == family)]
+    mean = seen.assign(value=error(seen.value)).groupby(["restorer", "severity"]).value.mean().unstack()
+    assert (mean.loc["bm3d"] < mean.loc["gaussian"]).all()

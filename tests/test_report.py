@@ -218,6 +218,40 @@ def test_an_outlier_leaves_the_drawing() -> None:
     assert span([*near, Estimate(3.0, 3.0, 3.0)], None)[1] > 3
 
 
+def test_what_is_off_the_scale_is_said(suite: Suite, table: pd.DataFrame, tmp_path: Path) -> None:
+    """A very bad restorer has an arrow and a word instead of a place on the scale, which it does not stretch."""
+    bad = pd.concat([table, table_of(suite, {"bad": figures_of(30.0, 0.3)})])
+    against = reference_of(suite, table)
+    page = write_report(tmp_path / "report.html", suite, bad, scores(suite, bad, against), {}, {}, against)
+    content = page.read_text("utf-8")
+    assert content.count("off the scale →") == 1
+    assert '<path class="arrow"' in content
+    assert re.search(r"bad: [23]\d\d\d, off the scale", content)
+    assert max(p.value for p in curves(suite, bad, ["bad"], "relative_error", against)["poisson"][0].points) > 2500
+    assert span([Estimate(v, v, v) for v in (50.0, 100.0, 120.0, 3000.0)], 100.0, 250.0)[1] < 270
+
+
+def test_what_ignores_the_data_is_marked_in_its_row(suite: Suite, table: pd.DataFrame, against: Reference,
+                                                    tmp_path: Path) -> None:
+    """The mark leads to the words below the table."""
+    more = pd.concat([table, table_of(suite, {"prior": figures_of(0.2, 0.1)})])
+    page = write_report(tmp_path / "report.html", suite, more, scores(suite, more, against), {}, {}, against)
+    content = page.read_text("utf-8")
+    assert re.search(r'>prior <a class="mark" href="#flags"[^>]*>†</a></th>', content)
+    assert re.search(r'id="flags">.*<li>† <strong>prior</strong> ignores the data', content)
+    assert content.count('class="mark"') == 1
+
+
+def test_the_reference_is_not_compared_with_itself(suite: Suite, table: pd.DataFrame, against: Reference,
+                                                   page: Path) -> None:
+    """Its worst images are those of lowest PSNR, and its relative error is a dash."""
+    found = worst(suite, table, "gaussian", against)
+    assert [w.psnr for w in found] == sorted(against.figures["psnr"].ravel())[:3]
+    rows = _Page(page.read_text("utf-8")).rows
+    head = next(n for n, row in enumerate(rows) if "relative error [%]" in row)
+    assert [row[3] for row in rows[head:] if row[0] == "gaussian" and len(row) == 5] == ["-"] * 3
+
+
 def test_ticks_are_round_and_inside() -> None:
     """Of any range, a few numbers that a reader can say."""
     assert ticks(-3.0, 127.0) == [0, 25, 50, 75, 100, 125]

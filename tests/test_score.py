@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 from toy_suite import toy_suite
 
-from emsynth.benchmark.leaderboard import figure_estimate, markdown, plain
+from emsynth.benchmark.leaderboard import COLUMNS, figure_estimate, markdown, plain
 from emsynth.benchmark.reference import Reference, figures, reference, reference_of, write_reference
-from emsynth.benchmark.score import Estimate, error, groups, resamples, scores, slope_estimate
+from emsynth.benchmark.score import Estimate, Score, error, groups, resamples, scores, slope_estimate
+from emsynth.benchmark.standing import reference_or_none
 from emsynth.benchmark.suite import Case, Suite
 from emsynth.errors import SuiteError
 from emsynth.streams import generator
 
 Measure = Callable[[Case], dict[str, float]]
+
+NO_SCORE = Score("any", Estimate(), Estimate(), {}, {}, math.nan, {}, (math.nan, math.nan), {}, 0, 0, "", "")
 
 
 def table_of(suite: Suite, restorers: Mapping[str, Measure], failed: str = "") -> pd.DataFrame:
@@ -245,6 +248,12 @@ def test_position_error_stands_beside_the_bound_of_the_same_images(suite: Suite,
     table.loc[(table["metric"] == "column_error") & (table["severity"] == 3), "value"] = 50.0
     found, = scores(suite, table[~((table["metric"] == "column_bound") & (table["severity"] == 3))], against)
     assert found.bounded == pytest.approx((5.0, 4.0))
+    column = next(c for c in COLUMNS if c.short == "pos/bound")
+    assert (column.text(found), column.value(found)) == ("5.0 / 4.0", pytest.approx(5.0))
+    unbounded, = scores(suite, table[table["metric"] != "column_bound"], against)
+    head = next(line for line in markdown(suite, [unbounded]).splitlines() if line.startswith("| restorer"))
+    assert "position error [pm], of all images" in head
+    assert "bound" not in head
 
 
 def test_a_leaderboard_does_not_depend_on_the_order_of_rows(suite: Suite, against: Reference) -> None:
@@ -291,7 +300,63 @@ def test_the_plain_leaderboard_fits_a_terminal(suite: Suite, against: Reference)
                      failed="b")
     lines = plain(suite, scores(suite, table, against)).splitlines()
     assert max(map(len, lines)) <= 100
-    assert lines[2].endswith("fail")
+    assert next(line for line in lines if line.startswith("restorer")).endswith("fail")
+
+
+def test_the_plain_leaderboard_says_what_it_leaves_out(suite: Suite, against: Reference) -> None:
+    """In 80 characters SSIM goes before what unmasks a cheat; where there is room nothing is said."""
+    table = table_of(suite, {"a_package.of_somebody:a_restorer_of_theirs": figures_of(0.5, 0.3), "b": figures_of(9.0)},
+                     failed="b")
+    found = scores(suite, table, against)
+    lines = plain(suite, found, 80).splitlines()
+    head = next(line for line in lines if line.startswith("restorer"))
+    assert max(map(len, lines)) <= 80
+    assert "sh./dop./vac." in head
+    assert "fail" in head
+    assert "SSIM" not in head
+    gone = "\n".join(lines[-2:]).partition("left out for want of room: ")[2]
+    assert "SSIM" in gone
+    assert "PSNR" in head.split()
+    assert "left out" not in plain(suite, found, 200)
+
+
+def test_an_interval_is_printed_by_its_ends() -> None:
+    """It need not be even; decimals are for narrow ones."""
+    column = next(c for c in COLUMNS if c.title == "score")
+
+    def brief(*values: float) -> str:
+        return column.brief(replace(NO_SCORE, overall=Estimate(*values)))
+    assert brief(59.2, 16.5, 152.7) == "59 (16–153)"
+    assert brief(62.14, 61.0, 63.33) == "62.1 (61.0–63.3)"
+    assert brief(100.0, 100.0, 100.0) == "100"
+    assert brief() == "-"
+
+
+def test_without_a_reference_all_but_the_score_is_there(suite: Suite) -> None:
+    """A suite of one's own, or a part of a run, still has its other figures."""
+    table = table_of(suite, {"some": figures_of(0.5), "cheat": figures_of(0.1, -0.01)})
+    assert reference_or_none(suite, table) is None
+    cheat, some = scores(suite, table, reference_or_none(suite, table))
+    assert not any((some.overall, some.columns, some.families, some.reference))
+    assert some.means["ssim"] == pytest.approx(0.9)
+    assert some.responses["shift"].value == pytest.approx(1.0)
+    for text in (markdown(suite, [some, cheat]), plain(suite, [some, cheat])):
+        assert "no score: there is no reference" in text
+        assert "0.900" in text
+    assert cheat.ignores.endswith("better than the Cramér-Rao bound, but returns nothing of a shift, of a dopant, of a "
+                                  "vacancy")
+    assert not some.ignores
+    assert reference_or_none(suite, table_of(suite, {"gaussian": figures_of(1.0)})) is not None
+
+
+def test_what_ignores_the_data_is_marked_in_its_row(suite: Suite, against: Reference) -> None:
+    """The mark is in the row and before the words, in Markdown and plain text, and in no other row."""
+    found = scores(suite, table_of(suite, {"prior": figures_of(0.4, 0.3), "fair": figures_of(0.4, 0.9)}), against)
+    assert "| prior † |" in markdown(suite, found)
+    assert "- † **prior** ignores the data" in markdown(suite, found)
+    for text in (markdown(suite, found), plain(suite, found)):
+        assert text.count("†") == 2
+        assert "fair †" not in text
 
 
 def test_a_reference_is_kept_and_read_back(suite: Suite, against: Reference, tmp_path) -> None:

@@ -285,9 +285,14 @@ def _shortened(name: str) -> str:
 def _fitting(columns: Sequence[Column], scores: Sequence[Score], room: int) -> list[Column]:
     """Columns of the plain text that fit into so many characters beside the names."""
     wide = {c.short: 2 + max(len(c.short), *(len(c.brief(s)) for s in scores if c.brief)) for c in columns}
+    gone: dict[str, int] = {}
     for short in _FIRST_TO_GO:
-        if sum(wide.values()) > room:
-            wide.pop(short, None)
+        if sum(wide.values()) > room and short in wide:
+            gone[short] = wide.pop(short)
+    # A broad column that went last may have left room for narrow ones that went before.
+    for short in reversed(gone):
+        if sum(wide.values()) + gone[short] <= room:
+            wide[short] = gone[short]
     return [c for c in columns if c.short in wide]
 
 

@@ -173,8 +173,9 @@ def card(number: int, case: Case, first: str, images: Mapping[str, str], words: 
     restored = images.get(f"restored:{first}", images["distorted"])
     name = html.escape(f"{where.name}/{scene.index}")
     unit = "electrons" if (where.gain, where.black_level) == (1, 0) else "ADU"
-    about = (f"{scene.content}, {scene.structure}; {scene.sampling:.3g} Å/px, {significant(where.expected_counts)} e/px, "
-             f"black {significant(low)}, white {significant(high, 3)} {unit}")
+    about = (f"{scene.content}, {scene.structure}; {scene.sampling:.3g} Å/px, "
+             f"{significant(where.expected_counts)} e/px, black {significant(low)}, "
+             f"white {significant(high, 3)} {unit}")
     among = f'<p class="warn">Among the worst of {html.escape(", ".join(worst_of))}.</p>' if worst_of else ""
     return f"""<figure class="case" id="case-{number}" data-case="{number}" data-name="{name}">
 <div class="compare">

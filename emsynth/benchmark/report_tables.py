@@ -67,7 +67,9 @@ def _table(head: Iterable[tuple[str, str]], rows: Iterable[str], kind: str = "so
 def leaderboard(scores: Sequence[Score]) -> str:
     """Competitors, oracles apart, and what a reader has to know of them."""
     columns = used(scores)
-    most = max([s.overall.high for s in scores if s.overall and math.isfinite(s.overall.high)], default=math.nan)
+    near = [s.overall for s in scores if s.overall and s.overall.value <= _MOST_DRAWN]
+    most = max([o.high for o in near if math.isfinite(o.high)], default=100.0 if any(s.overall for s in scores)
+               else math.nan)
     parts = [_score_table(columns, competitors(scores), most)]
     if oracles(scores):
         parts += [f"<h3>{text(ORACLE_TITLE)}</h3>", _score_table(columns, oracles(scores), most)]
@@ -85,7 +87,7 @@ def _score_table(columns: Sequence[Column], scores: Sequence[Score], most: float
             + "".join(_cell(c.text(s), c.value(s), inner=_stacked(c.text(s))) for c in columns) + "</tr>"
             for s in scores)
     head = [("restorer", "text sticky"), *[("score drawn; the line is the reference, 100", "text spread")] * drawn,
-            *((c.title, "roomy" if len(c.title) > _LONG else "") for c in columns)]
+            *((c.title, "roomy" * (len(c.title) > _LONG) + "-very" * (len(c.title) > 1.5 * _LONG)) for c in columns)]
     return _table(head, rows)
 
 

@@ -97,23 +97,11 @@ def _print_leaderboard(suite: Suite, table: pd.DataFrame, watch: Watch) -> None:
     from emsynth.benchmark.standing import reference_for, scores
 
     try:
-        found = scores(suite, table, reference_for(suite, table))
+        against = reference_for(suite, table)
     except SuiteError as missing:
-        watch.note(f"no score, so no leaderboard: {missing}")
-        _print_figures(table)
-        return
+        watch.note(f"no score: {missing}")
+        against = None
+    found = scores(suite, table, against)
     wide = shutil.get_terminal_size().columns
     shown = leaderboard.plain(suite, found, wide) if sys.stdout.isatty() else leaderboard.markdown(suite, found)
     typer.echo(shown, nl=False)
-
-
-def _print_figures(table: pd.DataFrame) -> None:
-    """What can be said of a run that is compared with nothing: a line for each restorer, in the order of the table."""
-    from emsynth.benchmark.score import error, psnr_of
-
-    rows = [("PSNR (dB)", "failed", "images", "restorer")]
-    for name, made in table[table["metric"] == "psnr"].groupby("restorer", sort=False):
-        psnr = float(psnr_of(error(made["value"].to_numpy()).mean()))
-        rows.append((f"{psnr:.2f}", f"{(made['status'] != 'ok').sum()}", f"{len(made)}", str(name)))
-    for psnr_shown, failed, images, name in rows:
-        typer.echo(f"{psnr_shown:>9}  {failed:>6}  {images:>6}  {name}")
