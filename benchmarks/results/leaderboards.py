@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emsynth.benchmark import leaderboard, shipped
 from emsynth.benchmark.bench import run
@@ -18,10 +18,13 @@ from emsynth.benchmark.suite import Suite
 from emsynth.builder.workers import usable_cores
 from emsynth.cli.progress import Watch
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HERE = Path(__file__).parent
 RESTORERS = ("identity", "gaussian", "median", "wiener", "tv", "nlm", "wavelet", "bm3d", "rows_bm3d")
-HEAD = "# {name}\n\n{title}. Made by `python -m benchmarks.results.leaderboards`; what the columns mean: " \
-       "[docs/benchmark.md](../../docs/benchmark.md), what is in the suite: [docs/suites.md](../../docs/suites.md).\n\n"
+FOOT = "\nMade by `python -m benchmarks.results.leaderboards`; what the columns mean: " \
+       "[docs/benchmark.md](../../docs/benchmark.md), what is in the suite: [docs/suites.md](../../docs/suites.md).\n"
 
 
 def make(suite: Suite, folder: Path, restorers: Sequence[str] | Mapping[str, Any] = RESTORERS, workers: int = 1,
@@ -37,9 +40,13 @@ def make(suite: Suite, folder: Path, restorers: Sequence[str] | Mapping[str, Any
     if not (references / f"{suite.name}.json").exists():
         write_reference(suite, table, references)
     page = folder / f"{suite.name}.md"
-    page.write_text(HEAD.format(name=suite.name, title=suite.title)
-                    + leaderboard.markdown(suite, scores(suite, table, reference(suite, references))), encoding="utf-8")
+    page.write_text(text(suite, table, references), encoding="utf-8")
     return page
+
+
+def text(suite: Suite, table: pd.DataFrame, references: Path = KEPT_IN) -> str:
+    """The page of a table."""
+    return leaderboard.markdown(suite, scores(suite, table, reference(suite, references))) + FOOT
 
 
 if __name__ == "__main__":
