@@ -126,7 +126,8 @@ def span(points: Sequence[Estimate], target: float | None, most: float = math.in
     # One restorer that is far off must not press all others into a line: its own leaves the drawing instead. It may be
     # a third of all points.
     first, third = np.percentile(values, (35, 65))
-    far = _FAR * (third - first) or math.inf
+    # Where the most that is drawn is given, that is enough.
+    far = math.inf if math.isfinite(most) else _FAR * (third - first) or math.inf
     bottom, top = float(values[values >= first - far].min()), float(values[values <= third + far].max())
     if target is not None and bottom - (top - bottom) <= target <= top + (top - bottom):
         bottom, top = min(bottom, target), max(top, target)
