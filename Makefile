@@ -41,7 +41,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.speed.compare
 
-# Every baseline on every frozen suite: about an hour of two cores. Goes on where it was cut off.
+# Every baseline on every frozen suite: about half an hour of two cores. Goes on where it was cut off.
 leaderboards: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.results.leaderboards
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsynth.benchmark import leaderboard, shipped
 from emsynth.benchmark.bench import run
-from emsynth.benchmark.reference import KEPT_IN, reference, write_reference
+from emsynth.benchmark.reference import KEPT_IN, RESTORER, reference, write_reference
 from emsynth.benchmark.standing import scores
 from emsynth.benchmark.suite import Suite
 from emsynth.builder.workers import usable_cores
@@ -28,17 +28,18 @@ FOOT = "\nMade by `python -m benchmarks.results.leaderboards`; what the columns 
 
 
 def make(suite: Suite, folder: Path, restorers: Sequence[str] | Mapping[str, Any] = RESTORERS, workers: int = 1,
-         report: Path | None = None, watch: Watch | None = None, references: Path = KEPT_IN) -> Path:
+         report: Path | None = None, watch: Watch | None = None, references: Path = KEPT_IN,
+         judge: str = RESTORER) -> Path:
     """Restore a suite, keep the table, write its leaderboard; the file of the latter.
 
-    The figures of the reference are kept the first time, and never again: a score must not move.
+    The figures of the reference, the restorer `judge`, are kept the first time, and never again: a score must not move.
     """
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{suite.name}.parquet"
     table = run(suite, restorers, workers=workers, out=out, resume=out.exists() or Path(f"{out}.journal").exists(),
                 report=report, progress=watch)
     if not (references / f"{suite.name}.json").exists():
-        write_reference(suite, table, references)
+        write_reference(suite, table, references, judge)
     page = folder / f"{suite.name}.md"
     page.write_text(text(suite, table, references), encoding="utf-8")
     return page
