@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emsynth.store import Store, manifest
+from emsynth.store.frozen import plain_entry
 from emsynth.store.manifest import CARD, part_name, read
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that zip knows
-_MODE = 0o100644 << 16  # a plain file that everybody may read
 
 
 def files(store: Store) -> list[str]:
@@ -37,8 +35,7 @@ def write_zip(store: Store, out: Path, done: Callable[[str], None]) -> None:
     """
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
         for name in files(store):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr, entry.create_system = _MODE, 3
+            entry = plain_entry(name)
             entry.file_size = (store.path / name).stat().st_size
             with open(store.path / name, "rb") as source, packed.open(entry, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
