@@ -410,3 +410,14 @@ def test_a_family_without_that_severity_is_told() -> None:
     suite = replace(SUITE, conditions=(SUITE.conditions[0], replace(SUITE.conditions[1], severity=2)))
     with pytest.raises(SuiteError, match="poisson has no severity 2"):
         run(suite=suite, families="poisson", severities=2)
+
+
+def test_twins_meet_the_same_global_random_numbers():
+    """What a restorer draws from NumPy's global generator is no difference between twins; other scenes differ."""
+    from emsynth.benchmark import trial
+
+    def drawn(scene):
+        trial._seed(toy_suite().case(0, scene))
+        return np.random.random()  # noqa: NPY002 - it is the global one that is meant
+
+    assert drawn(0) == drawn(1) != drawn(2)

@@ -142,6 +142,22 @@ def test_all_conditions_share_one_truth():
     assert np.abs(settled.distorted - settled.truth).max() > 1e-3 * settled.truth.max()
 
 
+def test_twins_are_exposed_alike():
+    """A brighter twin is given more electrons, as many per unit of intensity as its partner."""
+    from types import SimpleNamespace
+
+    from emsynth import view
+    from emsynth.distortion import Window
+    from emsynth.distortion.severity import severity
+
+    field = dataclasses.replace(_field(), image=np.random.default_rng(1).random((1, 1, 12, 12)).astype(np.float32) + 1)
+    sight = view.Sight(field, "D", Window((32, 32), 0.1, origin=(0.6, 0.6)))
+    truth, mean = freezing._clean(sight)
+    seen = freezing._Seen(SimpleNamespace(truth=truth, sampling=0.1, name="x"), sight, mean, 0, dose=mean / 1.25)
+    made = freezing._distorted(severity("poisson", 3), seen, 3, 7)
+    assert made.truth.mean() == pytest.approx(1.25 * float(severity("poisson", 3).expected_counts), rel=1e-5)
+
+
 def _low(n: int):
     row, col = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)
     return np.exp(-((row**2 + col**2) / 0.05**2))
