@@ -36,6 +36,14 @@ class RestorerError(EmsynthError, ValueError):
     """A restorer cannot be had, or does not return an image of the shape that it was given."""
 
 
+class NetworkError(EmsynthError, ValueError):
+    """A network cannot be made, or a file of weights is not one."""
+
+
+class TrainingError(EmsynthError, RuntimeError):
+    """A training cannot go on."""
+
+
 class StoreExistsError(StoreError, FileExistsError):
     """The output is already there and neither ``--resume`` nor ``--overwrite`` was given."""
 
