@@ -57,7 +57,8 @@ class Dense(nn.Module):
         seen = [features]
         for layer in self.layers:
             seen.append(torch.relu(layer(torch.cat(seen, 1))))
-        return features + self.fuse(torch.cat(seen, 1))
+        added: torch.Tensor = features + self.fuse(torch.cat(seen, 1))
+        return added
 
 
 class FourierUnit(nn.Module):
@@ -88,7 +89,8 @@ class FourierUnit(nn.Module):
         real, imaginary = parts.chunk(2, 1)
         inverse = torch.fft.irfft2(torch.complex(real.contiguous(), imaginary.contiguous()),
                                    s=features.shape[-2:], norm="ortho")
-        return features + self.leave(inverse)
+        added: torch.Tensor = features + self.leave(inverse)
+        return added
 
 
 class Group(nn.Module):
@@ -101,7 +103,8 @@ class Group(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Add what the blocks find."""
-        return features + self.fuse(_chained(self.blocks, features))
+        added: torch.Tensor = features + self.fuse(_chained(self.blocks, features))
+        return added
 
 
 def _block(size: Size) -> nn.Module:
@@ -150,7 +153,8 @@ class CGRDN(nn.Module):
         """Restore a batch."""
         features = self.down(self.enter(image))                          # (N, width, H/2, W/2)
         features = features + self.fuse(_chained(self.groups, features))
-        return image + self.leave(self.up(features))                  # (N, 1, H, W)
+        restored: torch.Tensor = image + self.leave(self.up(features))    # (N, 1, H, W)
+        return restored
 
     @property
     def parameters_in_all(self) -> int:

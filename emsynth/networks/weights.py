@@ -106,8 +106,8 @@ def _header(path: Path, opened: Any) -> tuple[Size, dict[str, Any]]:
     """Size and description, of a file that emsynth has written."""
     written = (opened.metadata() or {}).get(_KEY)
     if written is None:
-        raise NetworkError(f"{path}: is a safetensors file of something else: it does not say which network its weights "
-                           "are of; give one that emsynth wrote, or wrap yours in a function image -> image")
+        raise NetworkError(f"{path}: is a safetensors file of something else: it does not say which network its "
+                           "weights are of; give one that emsynth wrote, or wrap yours in a function image -> image")
     try:
         header = json.loads(written)
         if header["format"] > FORMAT:

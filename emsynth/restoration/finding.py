@@ -1,4 +1,4 @@
-"""Finding a restorer by what a user writes: a baseline's name, ``module:function``, or a file."""
+"""Finding a restorer by what a user writes: the name of a baseline or a network, ``module:function``, or a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any
 from emsynth.errors import RestorerError
 from emsynth.restoration.baselines import BASELINES
 from emsynth.restoration.network import Network
+from emsynth.restoration.neural import NeuralRestorer
 from emsynth.restoration.protocol import Baseline, Floats, Restorer
+from emsynth.restoration.shipped import shipped
 
 _NAMED = 5  # callables of a module in a message
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
+_PICKLES = (".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def find(spec: str) -> Baseline | Restorer:
     Parameters
     ----------
     spec : str
-        Name of a baseline, which has yet to be tuned; ``module:function``, the module being importable from the
-        current directory; or the path of an ONNX file.
+        Name of a baseline, which has yet to be tuned, or of a network that is shipped; ``module:function``, the module
+        being importable from the current directory; or the path of a ``.safetensors`` file that emsynth wrote, or of an
+        ONNX file.
 
     Returns
     -------
@@ -67,9 +70,12 @@ def find(spec: str) -> Baseline | Restorer:
     suffix = Path(spec).suffix.lower()
     if suffix == ".onnx":
         return Network(spec)
-    if suffix in _CHECKPOINTS:
-        raise RestorerError(f"{spec}: emsynth has no networks yet that a checkpoint could belong to; export it as "
-                            ".onnx, or wrap it in a function image -> image and name that as module:function")
+    if suffix == ".safetensors" or spec in shipped():
+        return NeuralRestorer(spec)
+    if suffix in _PICKLES:
+        raise RestorerError(f"{spec}: is a pickle, which can run anything when it is read; give the .safetensors file "
+                            "that emsynth wrote, export the network as .onnx, or wrap it in a function image -> image "
+                            "and name that as module:function")
     module, colon, function = spec.partition(":")
     if colon:
         _check_written(spec, module, function)
@@ -77,10 +83,11 @@ def find(spec: str) -> Baseline | Restorer:
     script = Path(f"{spec.removesuffix('.py')}.py")
     if script.is_file():
         raise RestorerError(f"{spec}: is a module; name a function in it: {script.stem}:FUNCTION")
-    near = difflib.get_close_matches(spec, BASELINES, 1, 0.5)
+    known = [*BASELINES, *shipped()]
+    near = difflib.get_close_matches(spec, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RestorerError(f"{spec!r} is not a restorer; {hint}(allowed: {', '.join(BASELINES)}, module:function, "
-                        "a path that ends in .onnx)")
+    raise RestorerError(f"{spec!r} is not a restorer; {hint}(allowed: {', '.join(known)}, module:function, "
+                        "a path that ends in .safetensors or .onnx)")
 
 
 def _check_written(spec: str, module: str, function: str) -> None:

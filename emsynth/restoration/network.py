@@ -1,4 +1,4 @@
-"""A network from an ONNX file: one channel in, one channel out, on one thread."""
+"""A network from an ONNX file: one channel in, one channel out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emsynth.errors import RestorerError
+from emsynth.restoration.neural import check_image
 from emsynth.restoration.protocol import Floats
+from emsynth.restoration.tiling import Tiles, blended, mirrored
 
 NORMALISATIONS = ("standard", "none")
 
@@ -21,11 +24,16 @@ class Network:
     mean, divided by its own standard deviation, and what it returns is scaled back. The file's metadata may say
     otherwise: ``emsynth.normalise`` is ``standard`` or ``none``, ``emsynth.multiple`` a number of pixels of which both
     sides are to be a multiple: the image is mirrored at its lower and right ends, and what comes back is cropped.
+    ``emsynth.tile`` is the side of the tiles, px, into which larger images are cut; without it they are not.
 
     Parameters
     ----------
     path : str
         Of the file.
+    tile, overlap : int, optional
+        Side of the tiles and what neighbours have in common, px, even; half of a tile by default.
+    threads : int, optional
+        Of the processor; one by default.
 
     Raises
     ------
@@ -33,13 +41,15 @@ class Network:
         onnxruntime is not installed, there is no such file, or it is not a network of this kind.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tile: int | None = None, overlap: int | None = None,
+                 threads: int | None = None) -> None:
         self.name = path
+        self._made_from = (path, tile, overlap, threads)
         runtime = _runtime()
         if not Path(path).is_file():
             raise RestorerError(f"{path}: there is no such file")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads or 1, 1
         options.log_severity_level = 3
         try:
             self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -51,26 +61,29 @@ class Network:
         self._output = self._one_image(self._session.get_outputs(), "output")
         about = self._session.get_modelmeta().custom_metadata_map
         self._normalise = about.get("emsynth.normalise", "standard")
-        multiple = about.get("emsynth.multiple", "1")
         if self._normalise not in NORMALISATIONS:
             raise RestorerError(f"{path}: metadata emsynth.normalise: {self._normalise!r} is neither "
                                 f"{' nor '.join(NORMALISATIONS)}")
-        if not (multiple.isdecimal() and 1 <= int(multiple) <= 4096):
-            raise RestorerError(f"{path}: metadata emsynth.multiple: {multiple!r} is not a whole number of 1 to 4096")
-        self._multiple = int(multiple)
+        self._multiple = self._number(about, "multiple", 1)
+        tile = tile or self._number(about, "tile", 0)
+        self._tiles = Tiles(tile, tile // 4 * 2 if overlap is None else overlap) if tile else None
 
-    def __call__(self, image: Floats, /) -> Floats:
-        """Restore one image."""
+    def __call__(self, image: NDArray[Any], /) -> NDArray[Any]:
+        """Restore one image; float32 comes back, or float64 where that was given."""
+        kind = check_image(image)
         shift, scale = 0.0, 1.0
         if self._normalise == "standard":
-            shift, scale = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64)) or 1.0
-        given = ((image - shift) / scale).astype(np.float32)
+            if image.min() == image.max():
+                return image.astype(kind)
+            shift, scale = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+        given = ((image.astype(np.float64) - shift) / scale).astype(np.float32)
         rows, cols = image.shape
-        wide = np.pad(given, ((0, -rows % self._multiple), (0, -cols % self._multiple)), mode="symmetric")
-        returned = np.asarray(self._session.run([self._output], {self._input: wide[None, None]})[0])
-        if returned.shape != (1, 1, *wide.shape):
-            raise RestorerError(f"{self.name}: returned shape {returned.shape} for {(1, 1, *wide.shape)}")
-        return np.ascontiguousarray(returned[0, 0, :rows, :cols] * scale + shift, np.float32)
+        wide = mirrored(given, self._multiple)
+        if self._tiles is None or max(wide.shape) <= self._tiles.side:
+            restored = self._run(wide[None])[0]
+        else:
+            restored = blended(mirrored(wide, 2), self._tiles, self._run, 1)
+        return np.asarray(restored[:rows, :cols].astype(np.float64) * scale + shift, kind)
 
     def check_shape(self, shape: tuple[int, int]) -> None:
         """RestorerError where the network was exported for images of another shape only."""
@@ -79,8 +92,29 @@ class Network:
             raise RestorerError(f"{self.name}: takes images of {' × '.join(map(str, self._sides))} only, and these are "
                                 f"{shape[0]} × {shape[1]}; export it again with both sides left open (dynamic axes)")
 
+    def laid_out(self, tile: int | None, overlap: int | None, threads: int | None) -> Network:
+        """The same network with other tiles."""
+        return Network(self.name, tile, overlap, threads)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Network, (self.name,)
+        return Network, self._made_from
+
+    def _run(self, images: Floats) -> Floats:
+        """What the network makes of images, (N, H, W), one after the other."""
+        return np.stack([self._one(image) for image in images])
+
+    def _one(self, image: Floats) -> Floats:
+        returned = np.asarray(self._session.run([self._output], {self._input: image[None, None]})[0])
+        if returned.shape != (1, 1, *image.shape):
+            raise RestorerError(f"{self.name}: returned shape {returned.shape} for {(1, 1, *image.shape)}")
+        return np.asarray(returned[0, 0], np.float32)
+
+    def _number(self, about: dict[str, str], name: str, default: int) -> int:
+        """A number of pixels in the metadata."""
+        text = about.get(f"emsynth.{name}", str(default))
+        if not (text.isdecimal() and min(default, 1) <= int(text) <= 4096):
+            raise RestorerError(f"{self.name}: metadata emsynth.{name}: {text!r} is not a whole number of 1 to 4096")
+        return int(text)
 
     def _one_image(self, ends: list[Any], which: str) -> str:
         shapes = [f"{end.name} {end.type} {end.shape}" for end in ends]

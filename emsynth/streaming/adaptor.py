@@ -27,8 +27,8 @@ class _Opened:
         self._path, self._settings = portable(path), settings
         self._stream: Stream | None = None
         self._process = -1
-        # In shared memory: workers that live on from epoch to epoch see it change.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        # In shared memory: workers that live on from epoch to epoch see it change. Epoch, and first step of it.
+        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
     def stream(self) -> Stream:
@@ -46,6 +46,15 @@ class _Opened:
         if not isinstance(epoch, int) or epoch < 0:
             raise StreamError(f"epoch: {epoch!r} is not a whole number from 0 on")
         self._epoch[0] = epoch
+
+    @property
+    def first(self) -> int:
+        """Step at which the epoch begins."""
+        return int(self._epoch[1])
+
+    @first.setter
+    def first(self, step: int) -> None:
+        self._epoch[1] = step
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stream": None, "_process": -1}
@@ -111,16 +120,26 @@ class BatchDataset(IterableDataset[dict[str, Any]]):
         self._length = len(self._opened.stream)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self._length
+        """Batches in an epoch, or in what is left of it."""
+        return self._length - self._opened.first
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches of the epoch; of every n-th step in each of n workers, which the loader puts in order."""
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for number in range(first, len(self), step):
+        for number in range(self._opened.first + first, self._length, step):
             yield dict(self._opened.stream.batch(self._opened.epoch, number))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, as `torch.utils.data.DistributedSampler` wants it: before each of them."""
-        self._opened.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the epoch, as `torch.utils.data.DistributedSampler` wants it: before each of them.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0 on.
+        first : int
+            Step at which it begins, for a training that goes on.
+        """
+        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= self._length:
+            raise StreamError(f"first: {first!r} is no step of an epoch of {self._length}")
+        self._opened.epoch, self._opened.first = epoch, first

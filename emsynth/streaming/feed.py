@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import operator
 import time
 from collections import deque
@@ -13,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emsynth.distortion import Chain
 from emsynth.errors import StreamError
 from emsynth.store.reading import Readable, open_reading
 from emsynth.streaming.batch import Batch
 from emsynth.streaming.blocks import Blocks
 from emsynth.streaming.order import Order
-from emsynth.streaming.source import Fresh, Source, Stored
+from emsynth.streaming.source import Chains, Fresh, Source, Stored
 
 if TYPE_CHECKING:
     from emsynth.streaming.tensors import Tensors
@@ -30,7 +34,8 @@ MEMORY = 4 << 30  # bytes of fields
 def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "train", fresh: bool = True,
            patch: int | None = None, rank: int = 0, world: int = 1, *, views: int = 1, also: Sequence[str] = (),
            symmetric: bool = False, shuffle: bool = True, drop_last: bool = False, threads: int = 2,
-           memory: int = MEMORY, tensors: bool = False, pin: bool | None = None) -> Stream:
+           memory: int = MEMORY, tensors: bool = False, pin: bool | None = None,
+           distort: Chain | Sequence[tuple[float, Chain]] | None = None) -> Stream:
     """Stream a data set as shuffled batches; one epoch per iteration.
 
     Parameters
@@ -71,6 +76,9 @@ def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "
         Give torch tensors, pictures with a channel: (N, 1, H, W).
     pin : bool, optional
         Put tensors into pinned memory; by default where there is a GPU.
+    distort : Chain or sequence of (float, Chain), optional
+        Distort fresh pairs by this chain in place of the recipe's `distort` section; of several, each sample is
+        distorted by one, drawn with these weights.
 
     Returns
     -------
@@ -95,14 +103,17 @@ def stream(path: Any, batch_size: int = 32, seed: int = 0, split: str | None = "
            {"fresh": fresh, "symmetric": symmetric, "shuffle": shuffle, "drop_last": drop_last, "tensors": tensors})
     readable = open_reading(path)
     readable.check_metadata()
+    chains = _chains(distort, fresh)
     size = int(readable.store.attributes["recipe"]["image"]["size"])
     if patch is not None and patch > size:
         raise StreamError(f"patch: {patch} px is outside 1 to {size} px, the images of {readable.label}")
-    source = _source(readable, split, fresh, patch, views, tuple(also), symmetric, seed, memory)
+    source = _source(readable, split, fresh, patch, views, tuple(also), symmetric, seed, memory, chains)
     groups, sets = source.groups()
     order = Order(source.samples, batch_size, seed, rank, world, shuffle, drop_last, groups if shuffle else (), sets)
     kept = {"data": str(readable.store.attributes["recipe_digest"])[:16], "fresh": bool(fresh), "patch": patch,
             "views": views, "symmetric": bool(symmetric)}
+    if chains:
+        kept["distort"] = _digest(chains)
     return Stream(source, order, threads, tensors, pin, kept)
 
 
@@ -134,12 +145,34 @@ def _check(fresh: bool, split: str | None, views: int, symmetric: bool, also: Se
 
 
 def _source(readable: Readable, split: str | None, fresh: bool, patch: int | None, views: int, also: tuple[str, ...],
-            symmetric: bool, seed: int, memory: int) -> Source:
+            symmetric: bool, seed: int, memory: int, chains: Chains) -> Source:
     if fresh:
-        return Fresh(readable, split, also, patch, seed, views, memory)
+        return Fresh(readable, split, also, patch, seed, views, memory, chains)
     if symmetric:
         return Stored(readable, split, also, patch, seed, readable.store.recipe.distort.symmetry)
     return Stored(readable, split, also, patch, seed)
+
+
+def _chains(distort: Any, fresh: bool) -> Chains:
+    """What fresh pairs are distorted by, with weights; none where that is the recipe's own chain."""
+    if distort is None:
+        return ()
+    if not fresh:
+        raise StreamError("distort: stored pairs are distorted already; take fresh=True, or leave it out")
+    listed = [(1.0, distort)] if isinstance(distort, Chain) else distort
+    try:
+        chains = tuple((float(weight), chain) for weight, chain in listed)
+    except (TypeError, ValueError):
+        raise StreamError(f"distort: {distort!r:.80} is neither a chain nor a list of (weight, chain)") from None
+    if not chains or not all(isinstance(chain, Chain) and 0 < weight < math.inf for weight, chain in chains):
+        raise StreamError("distort: give a Chain, such as Recipe.load('stem_hd').distort, or a list of (weight, chain) "
+                          "with weights above 0")
+    return chains
+
+
+def _digest(chains: Chains) -> str:
+    written = json.dumps([[weight, chain.model_dump(mode="json")] for weight, chain in chains], sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
 def _tensors(pin: bool | None) -> Tensors:

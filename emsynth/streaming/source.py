@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emsynth.distortion import Distorted
+from emsynth.distortion import Chain, Distorted
 from emsynth.errors import EmsynthError, StreamError
 from emsynth.fresh import SMALLEST_PATCH, take
 from emsynth.oversampling import factor_of
@@ -26,6 +26,7 @@ from emsynth.streams import Streams, stream_key
 
 Room = Callable[[tuple[int, ...], Any], NDArray[Any]]
 Symmetry = tuple[bool, bool, bool]
+Chains = tuple[tuple[float, Chain], ...]
 
 _PAIR = ("truth", "distorted")
 
@@ -243,6 +244,8 @@ class Fresh:
         Independent distortions of each truth.
     memory : int
         Bytes of fields to hold.
+    chains : tuple of (float, Chain)
+        What to distort by, each with its weight; none for the recipe's own chain.
     """
 
     readable: Readable
@@ -252,6 +255,7 @@ class Fresh:
     seed: int
     views: int
     memory: int
+    chains: Chains = ()
 
     def __post_init__(self) -> None:
         self.readable.check_finished("field", self.readable.store.fields)
@@ -267,6 +271,21 @@ class Fresh:
     def recipe(self) -> Recipe:
         """The recipe of the data set."""
         return self.readable.store.recipe
+
+    @cached_property
+    def _recipes(self) -> tuple[tuple[float, Recipe], ...]:
+        """The recipe under each chain, and the share of samples up to and with it."""
+        if not self.chains:
+            return ((1.0, self.recipe),)
+        shares = np.cumsum([weight for weight, _ in self.chains]) / sum(weight for weight, _ in self.chains)
+        return tuple((float(upto), self.recipe.model_copy(update={"distort": chain}))
+                     for upto, (_, chain) in zip(shares, self.chains, strict=True))
+
+    def _recipe_of(self, index: int, seed: int) -> Recipe:
+        if len(self._recipes) == 1:
+            return self._recipes[0][1]
+        at = Streams(seed, index).uniform("stream.chain")
+        return next((recipe for upto, recipe in self._recipes if at < upto), self._recipes[-1][1])
 
     @cached_property
     def _fields(self) -> HeldFields:
@@ -308,7 +327,7 @@ class Fresh:
         for row, index in enumerate(indices.tolist()):
             field = self._fields.get(self.recipe.field_of(index))
             try:
-                made = take(self.recipe, field, seed, index, self.patch, self.views)
+                made = take(self._recipe_of(index, seed), field, seed, index, self.patch, self.views)
             except EmsynthError as reason:
                 raise type(reason)(f"{self.readable.label}: sample {index} in epoch {epoch}: {reason}") from None
             if row == 0:

@@ -1,0 +1,1 @@
+"""How well the trained networks do: against baselines, and against oracles of them."""

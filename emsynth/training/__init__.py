@@ -1,0 +1,1 @@
+"""Training restorers: from a recipe and a field library to weights."""

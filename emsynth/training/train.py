@@ -1,0 +1,314 @@
+"""Training a restorer: read from top to bottom, this file is the experiment."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import torch
+
+from emsynth.builder import Progress
+from emsynth.errors import StoreExistsError, TrainingError
+from emsynth.imagery import write_npz
+from emsynth.networks.cgrdn import CGRDN, Size
+from emsynth.networks.discriminator import PatchDiscriminator, with_noise
+from emsynth.networks.weights import load_weights, save_weights
+from emsynth.streams import stream_key
+from emsynth.training import state
+from emsynth.training.data import Feed, Pairs, field_library
+from emsynth.training.logbook import Logbook
+from emsynth.training.losses import adversarial_discriminator, generator_loss
+from emsynth.training.pace import Meter, stoppable
+from emsynth.training.recipe import Stage, TrainingRecipe
+from emsynth.training.state import Progressed
+from emsynth.training.validation import Validation
+
+WEIGHTS = "weights.safetensors"
+_AVERAGE_BEGINS = 10  # steps: the average of the first ones forgets quickly
+_CHANNELS_LAST = torch.channels_last
+
+
+def train(recipe: TrainingRecipe, out: Path | None = None, resume: bool = False,
+          progress: Progress | None = None) -> Path:
+    """Train a network as a recipe says, or go on with it.
+
+    Parameters
+    ----------
+    recipe : TrainingRecipe
+        Data, network, stages.
+    out : Path, optional
+        Folder of the run; by default ``runs/<name>``.
+    resume : bool
+        Go on from the checkpoint in that folder.
+    progress : Progress, optional
+        Who wants to know how far the simulation of missing fields is.
+
+    Returns
+    -------
+    Path
+        The weights, averaged where the recipe averages them. Beside them lie ``recipe.yaml``, ``metrics.csv``,
+        ``checkpoint.safetensors``, and a picture of each validation.
+
+    Raises
+    ------
+    TrainingError
+        It cannot begin or go on; or a loss is not a number, in which case the batch is kept.
+    StoreExistsError
+        There is a run in that folder, and `resume` was not asked for.
+    KeyboardInterrupt
+        It was stopped, and has saved a checkpoint.
+    """
+    folder = out or Path("runs") / recipe.name
+    fabric = _launched(recipe)
+    _check_folder(folder, resume)
+    library = field_library(recipe, progress) if fabric.is_global_zero else recipe.library
+    fabric.barrier()
+    with stoppable() as stop:
+        run = Run(fabric, recipe, folder, library, resume, stop)
+        for number, stage in enumerate(recipe.stages):
+            if number >= run.progressed.stage:
+                run.learn(number, stage)
+        return run.finish()
+
+
+@dataclass
+class Run:
+    """One training: its networks, and how far it is."""
+
+    fabric: lightning_fabric.Fabric
+    recipe: TrainingRecipe
+    folder: Path
+    library: Path
+    resume: bool
+    stop: Callable[[], bool]
+    progressed: Progressed = field(init=False, default_factory=Progressed)
+    figures: dict[str, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_key(self.recipe.seed, 0, "training.weights") >> 65)
+            self.network = _quick(_network(self.recipe))
+            critic = PatchDiscriminator() if any(stage.losses.adversarial for stage in self.recipe.stages) else None
+        self.average = CGRDN(self.network.size).requires_grad_(False) if self.recipe.average else None
+        if self.average is not None:
+            self.average.load_state_dict(self.network.state_dict())
+            _quick(self.average).to(self.fabric.device)
+        own, first = self.recipe.optimiser, self.recipe.stages[0].rate.peak
+        adam = torch.optim.Adam(self.network.parameters(), first, betas=(own.beta1, own.beta2), eps=own.epsilon)
+        self.modules: dict[str, torch.nn.Module] = {"network": self.network}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"network": adam}
+        if self.average is not None:
+            self.modules["average"] = self.average
+        self.generator, self.adam = self.fabric.setup(self.network, adam)
+        if critic is not None:
+            self.modules["critic"], self.optimisers["critic"] = critic, torch.optim.Adam(
+                critic.parameters(), first, betas=(own.beta1_discriminator, own.beta2), eps=own.epsilon)
+            self.critic, self.critic_adam = self.fabric.setup(critic, self.optimisers["critic"])
+        if self.resume:
+            self.progressed, scaler = state.read_state(self.folder / state.FILE, self.recipe.digest_of_first,
+                                                       self.modules, self.optimisers)
+            self.fabric.strategy.precision.load_state_dict(scaler)
+        self.saved, self.began = time.monotonic(), time.monotonic() - self.progressed.seconds
+        if self.fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _keep(self.folder / "recipe.yaml", self.recipe)
+            self.validation = Validation(self.library, self.recipe.validation.images,
+                                         self.recipe.data.building.model_copy(
+                                             update={"distort": self.recipe.data.chains()[0][1]}))
+        self.logbook = Logbook(self.folder, self.progressed.steps if self.resume else None,
+                               steps=sum(self.steps_of(stage) for stage in self.recipe.stages),
+                               tensorboard=self.recipe.validation.tensorboard, rank=self.fabric.global_rank)
+
+    def steps_of(self, stage: Stage) -> int:
+        """Steps of a stage: its samples are those of all ranks."""
+        return max(1, round(stage.samples / (stage.batch * self.fabric.world_size)))
+
+    def learn(self, number: int, stage: Stage) -> None:
+        """Go through a stage, from where it is."""
+        feed = Feed(self.recipe, self.library, number, self.fabric.global_rank, self.fabric.world_size)
+        steps, meter = self.steps_of(stage), Meter(feed)
+        batches = feed.batches(self.progressed.step)
+        while self.progressed.step < steps:
+            pairs = next(batches)
+            rate = stage.rate_at(self.progressed.step, steps, self.fabric.world_size)
+            losses = self.step(stage, pairs, rate)
+            before = self.progressed.samples
+            self.progressed = self.progressed.stepped(stage.batch * self.fabric.world_size)
+            meter.add(losses, stage.batch * self.fabric.world_size)
+            last = self.progressed.step == steps
+            place: dict[str, Any] = {"step": self.progressed.steps, "samples": self.progressed.samples,
+                                     "epoch": feed.position(self.progressed.step)[0], "stage": stage.name}
+            if self.progressed.steps % self.recipe.validation.log == 0 or last:
+                self.logbook.trained(**place, lr=rate, **meter.read())
+            if _passed(before, self.progressed.samples, self.recipe.validation.every) or last:
+                self.validate(place)
+                meter = Meter(feed)
+            if time.monotonic() - self.saved > 60 * self.recipe.checkpoint:
+                self.save()
+            if self.stopped():
+                self.save()
+                self.logbook.close()
+                raise KeyboardInterrupt(f"stopped after step {self.progressed.steps:,}; go on with --resume")
+        self.progressed = self.progressed.next_stage()
+        self.save()
+
+    def step(self, stage: Stage, pairs: Pairs, rate: float) -> dict[str, float]:
+        """One step of the generator, after one of the discriminator where there is one; returns the losses."""
+        distorted = pairs.distorted.to(self.fabric.device, memory_format=_CHANNELS_LAST, non_blocking=True)
+        truth = pairs.truth.to(self.fabric.device, non_blocking=True)
+        restored = self.generator(distorted)
+        parts, logits = {}, None
+        if stage.losses.adversarial:
+            parts["discriminator"] = self.judge(distorted, restored.detach(), truth, rate)
+            logits = self.opinion(self.modules["critic"].requires_grad_(False), distorted, restored, truth, "generator")
+        loss, found = generator_loss(stage.losses, restored, truth, logits)
+        parts |= found
+        if not math.isfinite(loss.item()):
+            raise self.lost(stage, pairs, parts)
+        self.adam.zero_grad()
+        self.fabric.backward(loss)
+        self.descend(self.generator, self.adam, rate, stage.clip)
+        self.follow()
+        return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
+
+    def judge(self, distorted: torch.Tensor, restored: torch.Tensor, truth: torch.Tensor, rate: float) -> torch.Tensor:
+        """One step of the discriminator."""
+        self.critic.requires_grad_(True)
+        loss = adversarial_discriminator(*self.opinion(self.critic, distorted, restored, truth, "discriminator"))
+        self.critic_adam.zero_grad()
+        self.fabric.backward(loss)
+        self.descend(self.critic, self.critic_adam, rate, None)
+        return loss.detach()
+
+    def opinion(self, critic: Any, distorted: torch.Tensor, restored: torch.Tensor, truth: torch.Tensor,
+                purpose: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the discriminator says of the truth, and of the restored images."""
+        key = stream_key(self.recipe.seed, self.progressed.steps, f"training.{purpose}.{self.fabric.global_rank}")
+        numbers = torch.Generator().manual_seed(key >> 65)
+        given, true, made = (with_noise(image, truth, numbers) for image in (distorted, truth, restored.float()))
+        with self.fabric.autocast():
+            # In one pass: batch normalisation would tell them apart by their statistics, and DDP allows one.
+            real, false = critic(torch.cat([given, given]), torch.cat([true, made])).chunk(2)
+        return real, false
+
+    def descend(self, module: Any, adam: Any, rate: float, clip: float | None) -> None:
+        """One step of an optimiser down the gradient that is there."""
+        if clip is not None:
+            self.fabric.clip_gradients(module, adam, max_norm=clip, error_if_nonfinite=False)
+        for group in adam.param_groups:
+            group["lr"] = rate
+        adam.step()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average of the weights after them."""
+        if self.average is None:
+            return
+        done = self.progressed.steps + 1
+        weight = 1 - min(self.recipe.average, done / (done + _AVERAGE_BEGINS))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+
+    def validate(self, place: dict[str, Any]) -> None:
+        """Restore the validation's images, write down how well, and draw some of them."""
+        if self.fabric.is_global_zero:
+            judged = self.average or self.network
+            self.figures = self.validation.run(judged)
+            self.logbook.validated(**place, figures=self.figures)
+            self.validation.picture(self.folder / "validation" / f"step_{place['step']:06d}.png", judged)
+        self.fabric.barrier()
+
+    def save(self) -> None:
+        """Write a checkpoint, and the weights as they are."""
+        self.saved = time.monotonic()
+        self.progressed = replace(self.progressed, seconds=self.saved - self.began)
+        if self.fabric.is_global_zero:
+            state.write_state(self.folder / state.FILE, self.progressed,
+                              self.recipe.digest_of_first(self.progressed.begun), self.modules, self.optimisers,
+                              self.fabric.strategy.precision.state_dict())
+            save_weights(self.folder / WEIGHTS, self.average or self.network, self.about())
+        self.fabric.barrier()
+
+    def about(self) -> dict[str, Any]:
+        """What the file of weights says of them."""
+        building = self.recipe.data.building
+        stage = self.recipe.stages[min(self.progressed.stage, len(self.recipe.stages) - 1)]
+        pixel = building.image.pixel_size
+        return {"name": self.recipe.name, "recipe": self.recipe.content(), "digest": self.recipe.digest,
+                "data": building.name, "data_digest": building.digest, "steps": self.progressed.steps,
+                "samples": self.progressed.samples, "of_samples": self.recipe.total,
+                "hours": round(self.progressed.seconds / 3600, 3), "patch": stage.patch or building.image.size,
+                "pixel_size": list(pixel.support()) if not isinstance(pixel, float | int) else [pixel, pixel],
+                "hardware": f"{self.fabric.world_size} x {self.fabric.device.type}, {self.recipe.hardware.precision}",
+                "validation": self.figures}
+
+    def stopped(self) -> bool:
+        """Whether any rank was asked to stop: all of them have to, after the same step."""
+        if self.fabric.world_size == 1:
+            return self.stop()
+        asked = torch.tensor(float(self.stop()), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
+
+    def lost(self, stage: Stage, pairs: Pairs, parts: dict[str, torch.Tensor]) -> TrainingError:
+        """Keep the batch at which a loss was not a number; what to say of it."""
+        step, rank = self.progressed.steps + 1, self.fabric.global_rank
+        kept = self.folder / f"lost_step_{step:06d}_rank_{rank}.npz"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_npz(kept, {"distorted": pairs.distorted.numpy(), "truth": pairs.truth.numpy(), "index": pairs.samples})
+        wrong = ", ".join(name for name, value in parts.items() if not math.isfinite(float(value))) or "the sum"
+        return TrainingError(
+            f"step {step:,} (stage {stage.name}): the loss is not a number ({wrong}); samples "
+            f"{', '.join(map(str, pairs.samples.tolist()))} are kept in {kept}. Go on from the last checkpoint with "
+            f"--resume and a lower learning rate (stages.{stage.name}.rate.peak), or without reduced precision")
+
+    def finish(self) -> Path:
+        """Where the weights are."""
+        self.logbook.close()
+        return self.folder / WEIGHTS
+
+
+def _launched(recipe: TrainingRecipe) -> lightning_fabric.Fabric:
+    wanted = recipe.hardware
+    if wanted.threads is not None:
+        torch.set_num_threads(wanted.threads)
+    fabric = lightning_fabric.Fabric(accelerator=wanted.accelerator, devices=wanted.devices, num_nodes=wanted.nodes,
+                                     precision=wanted.precision)
+    fabric.launch()
+    return fabric
+
+
+def _network(recipe: TrainingRecipe) -> CGRDN:
+    numbers = recipe.network.model_dump(exclude={"start"})
+    if recipe.network.start is None:
+        return CGRDN(Size(**numbers))
+    network, _ = load_weights(recipe.network.start)
+    if network.size != Size(**numbers):
+        raise TrainingError(f"network.start: {recipe.network.start} is of {network.size}, and the recipe wants "
+                            f"{Size(**numbers)}")
+    return network.train()
+
+
+def _quick(network: Any) -> CGRDN:
+    """A network in the layout in which convolutions are quickest."""
+    laid: CGRDN = network.to(memory_format=_CHANNELS_LAST)
+    return laid
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    there = (folder / state.FILE).exists() or (folder / "metrics.csv").exists()
+    if there and not resume:
+        raise StoreExistsError(f"{folder}: there is a run already; go on with --resume, or give another --out")
+
+
+def _keep(path: Path, recipe: TrainingRecipe) -> None:
+    """The recipe with everything filled in; JSON is YAML too."""
+    path.write_text(json.dumps(recipe.content(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    return before // every != now // every

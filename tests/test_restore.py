@@ -1,0 +1,333 @@
+"""An array restored by a network: scale kept, any size and type, tiles without seams, and clear words where it fails."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_suite import toy_suite
+
+from emsynth.benchmark import bench
+from emsynth.errors import RestorerError
+from emsynth.restoration import find, finding, neural, shipped
+from emsynth.restoration.neural import NeuralRestorer
+from emsynth.restoration.restoring import restore
+from emsynth.streams import generator
+
+torch = pytest.importorskip("torch", reason="networks need torch: pip install 'emsynth[train]'")
+pytest.importorskip("safetensors", reason="weights need safetensors: pip install 'emsynth[train]'")
+
+from emsynth.networks.cgrdn import CGRDN, Size  # noqa: E402
+from emsynth.networks.weights import save_weights  # noqa: E402
+
+EXACT = Size(layers=2, growth=8, width=12, groups=2, blocks=2)
+FOURIER = Size(layers=2, growth=8, width=12, groups=1, blocks=2, fourier=6)
+
+
+def network(size=EXACT, gain=1.6):
+    """One whose random weights change an image by about its own deviation."""
+    rng = generator(0, 0, "test restore")
+    made = CGRDN(size).eval()
+    with torch.no_grad():
+        for weights in made.parameters():
+            reach = gain / np.sqrt(max(weights[0].numel(), 1))
+            weights.copy_(torch.from_numpy(rng.uniform(-reach, reach, tuple(weights.shape))))
+    return made
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_weights(tmp_path_factory.mktemp("weights") / "some.safetensors", network(), {"patch": 64})
+
+
+@pytest.fixture(scope="module")
+def restorer(weights):
+    return NeuralRestorer(weights)
+
+
+def dots(rows, cols, index=0):
+    """Counted dots on a grid, about 20 electrons per pixel."""
+    row, col = np.indices((rows, cols))
+    wave = 20 * (1 + 0.8 * np.cos(2 * np.pi * row / 11) * np.cos(2 * np.pi * col / 13))
+    return generator(0, index, "test dots").poisson(wave).astype(np.float32)
+
+
+def apart(one, other):
+    """The largest difference over the range."""
+    return np.abs(one - other).max() / np.ptp(other)
+
+
+def test_the_network_of_these_tests_does_something(restorer):
+    """What leaves images alone would pass most of them."""
+    image = dots(64, 64)
+    assert 0.3 < np.std(restorer(image) - image) / image.std() < 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-4, 1e4), st.floats(-1e3, 1e3), st.integers(1, 70), st.integers(2, 70))
+def test_scale_and_offset_pass_through(restorer, scale, offset, rows, cols):
+    """a·x + b in gives a·y + b out, whatever the shape."""
+    image = dots(rows, cols).astype(np.float64)
+    wanted = scale * restorer(image) + offset
+    assert apart(restorer(scale * image + offset), wanted) < 1e-4 + 1e-9 * abs(offset) / scale
+
+
+def test_fractions_and_sixteen_bits_are_restored_alike(restorer):
+    """An image of 0-1, and one of counts right below 65535, whose squares no float32 holds."""
+    image = dots(60, 50)
+    wanted = restorer(image)
+    assert apart(restorer(image / 64) * 64, wanted) < 1e-4
+    assert apart(restorer((image + 65400).astype(np.uint16)) - 65400, wanted) < 1e-3
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 65535, -3.3e7, 1e-20])
+def test_a_constant_image_comes_back_as_it_is(restorer, value):
+    """Also where the mean in floating point is not exactly the value."""
+    image = np.full((41, 57), value, np.float32)
+    np.testing.assert_array_equal(restorer(image), image)
+
+
+@pytest.mark.parametrize("size", [EXACT, FOURIER])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (2, 1), (33, 7), (64, 65), (5, 5)])
+def test_any_size_is_restored(size, shape):
+    image = dots(*shape)
+    restored = NeuralRestorer(network(size))(image)
+    assert restored.shape == shape
+    assert np.isfinite(restored).all()
+    assert restored.dtype == np.float32
+    assert restored.size == 1 or not np.array_equal(restored, image)
+
+
+def test_an_odd_side_changes_its_end_only(restorer):
+    """What is mirrored for the last column is not seen from afar."""
+    image = dots(48, 101)
+    even = restorer(image[:, :100])
+    assert apart(restorer(image)[:, :50], even[:, :50]) < 0.05  # the mean and the deviation are a little different
+
+
+@pytest.mark.parametrize("tile", [None, 128])
+def test_tiles_do_not_differ_from_the_whole(tile, monkeypatch):
+    """By less than 0.1 % of the range, with tiles as the network needs them or smaller ones, far from ends or near."""
+    monkeypatch.setattr(neural, "_WHOLE", 0)
+    image, made = dots(301, 420), network()
+    if tile is None:
+        monkeypatch.setattr(neural, "_TILE", 64)
+    tiled = NeuralRestorer(made, tile=tile)
+    assert 4 <= tiled.margin <= 64
+    assert tiled.tiles(image.shape).side < 300
+    assert apart(tiled(image), NeuralRestorer(made, tile=1024)(image)) < 1e-3
+
+
+def test_tiles_share_one_normalisation(restorer):
+    """A bright half is not restored as if it were all that there is."""
+    image = dots(64, 256)
+    image[:, 128:] *= 50
+    tiled, whole = NeuralRestorer(restorer.path, tile=64)(image), restorer(image)
+    assert apart(tiled[:, :64], whole[:, :64]) < 0.05
+
+
+def test_a_fourier_network_leaves_no_seams():
+    """Where one tile passes into the next, neighbouring pixels differ by no more than elsewhere."""
+    image = dots(128, 640)
+    restorer = NeuralRestorer(network(FOURIER), tile=128)
+    step = np.abs(np.diff(restorer(image) - image, axis=1)).mean(0)
+    seams = np.arange(96, 600, 64)  # tiles of 128 that begin every 64: they pass into each other 32 px from their ends
+    at = np.isin(np.arange(step.size), seams[:, None] + np.arange(-2, 2))
+    assert step[at].mean() < 1.1 * step[~at].mean()
+
+
+def test_a_fourier_network_has_tiles_of_what_it_was_trained_on(tmp_path):
+    """What it sees is the tile; the exact network takes an image as a whole up to 1 Mpx."""
+    path = save_weights(tmp_path / "f.safetensors", network(FOURIER), {"patch": 96})
+    assert NeuralRestorer(path).tiles((1000, 90)).side == 96
+    assert NeuralRestorer(path).tiles((95, 90)).side == 96
+    assert NeuralRestorer(network(FOURIER)).tiles((1000, 1000)).side == 128
+    assert NeuralRestorer(network()).tiles((1000, 1000)).side == 1000
+    assert NeuralRestorer(network()).tiles((1000, 1100)).side == 512
+
+
+def test_the_same_image_is_restored_to_the_same_bytes(weights):
+    """And the number of threads is as it was."""
+    image, before = dots(200, 150), torch.get_num_threads()
+    first = NeuralRestorer(weights, tile=64, threads=1)
+    np.testing.assert_array_equal(first(image), first(image))
+    np.testing.assert_array_equal(first(image), NeuralRestorer(weights, tile=64, threads=1)(image))
+    assert torch.get_num_threads() == before
+
+
+def test_a_restorer_travels(weights):
+    """With its tiles, by the name of its file or with its network."""
+    image = dots(100, 90)
+    for made_from in (weights, str(weights), network()):
+        sent = NeuralRestorer(made_from, tile=64, overlap=16)
+        arrived = pickle.loads(pickle.dumps(sent))
+        assert arrived.tiles(image.shape) == sent.tiles(image.shape)
+        np.testing.assert_array_equal(arrived(image), sent(image))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.uint8, np.int16, ">u2", np.uint32])
+def test_types_are_as_stated(weights, kind):
+    """Integers and float16 to float32, others stay; "same" gives back what was given, rounded."""
+    image = dots(40, 50).astype(kind)
+    restored, same = restore(image, weights), restore(image, weights, dtype="same")
+    assert restored.dtype == (np.float64 if kind == np.float64 else np.float32)
+    assert same.dtype == image.dtype
+    limits = np.iinfo(kind) if image.dtype.kind in "iu" else np.finfo(kind)
+    wanted = np.clip(np.rint(restored) if image.dtype.kind in "iu" else restored, limits.min, limits.max)
+    np.testing.assert_allclose(same.astype(np.float64), wanted, rtol=1e-3)
+
+
+def test_integers_do_not_wrap_around(weights):
+    """A count below 0 or above the largest is the nearest that there is."""
+    image = np.where(dots(40, 50) > 20, 255, 0).astype(np.uint8)
+    plain = restore(image, weights)
+    assert plain.min() < -1
+    assert plain.max() > 256
+    same = restore(image, weights, dtype="same")
+    assert (same[plain < 0] == 0).all()
+    assert (same[plain > 255] == 255).all()
+    largest = np.iinfo(np.int64).max
+    np.testing.assert_array_equal(restore(np.full((3, 3), largest), lambda given: 2 * given, dtype="same"), largest)
+
+
+def test_double_precision_keeps_what_is_far_from_zero(weights):
+    """Details of 1 on 1e9 are lost in float32, and are not here."""
+    image = dots(40, 50).astype(np.float64)
+    np.testing.assert_allclose(restore(image + 1e9, weights) - 1e9, restore(image, weights), atol=1e-3)
+
+
+def test_a_stack_is_its_frames(weights):
+    stack = np.stack([dots(40, 51, index) * (1 + index) for index in range(3)])
+    restored = restore(stack, weights)
+    for frame, wanted in zip(stack, restored, strict=True):
+        np.testing.assert_array_equal(restore(frame, weights), wanted)
+
+
+def test_any_function_restores(weights):
+    """It is given float32, and what it returns is checked."""
+    stack = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)[:, :, :2]
+    np.testing.assert_array_equal(restore(stack, lambda given: given + np.float32(0.5)), stack + np.float32(0.5))
+    with pytest.raises(RestorerError, match="returned shape"):
+        restore(stack, lambda given: given[:1])
+    image = dots(30, 30)
+    np.testing.assert_array_equal(restore(image, network()), restore(image, NeuralRestorer(network())))
+
+
+def with_value(value, kind=np.float32):
+    image = dots(20, 30).astype(kind)
+    image[7, 11] = image[9, 2] = value
+    return image
+
+
+@pytest.mark.parametrize(("image", "said"), [
+    (with_value(np.nan), "the image: 2 of 600 pixels are NaN or infinite, the first at row 7, column 11; replace them"),
+    (with_value(-np.inf), "2 of 600 pixels are NaN or infinite"),
+    (np.stack([dots(20, 30), with_value(np.nan)]), "frame 1: 2 of 600 pixels are NaN"),
+    (with_value(1j, np.complex64), "holds complex64, not real numbers; restore its modulus"),
+    (dots(20, 30) > 20, "holds bool, not real numbers; convert it to float32"),
+    (dots(20, 30).astype(object), "holds object"),
+    (np.zeros((20, 30), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "looks like colour: convert it to grey"),
+    (np.zeros((20, 30, 3), np.uint8), r"shape \(20, 30, 3\) looks like 3 colour channels; convert it to grey"),
+    (np.zeros((20, 30, 4), np.uint16), "looks like 4 colour channels"),
+    (np.zeros((0, 30)), r"has shape \(0, 30\)"), (np.zeros(30), r"has shape \(30,\); give"),
+    ([[1, 2]], "list is not an array")])
+def test_an_image_that_cannot_be_restored_is_refused(image, said, weights):
+    with pytest.raises(RestorerError, match=said):
+        restore(image, weights)
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"tile": 63}, "tile: 63 is not an even"), ({"overlap": 3}, "overlap: 3 is not an even"),
+    ({"tile": 64, "overlap": 40}, "overlap: 40 px is outside 0-32"), ({"threads": 0}, "threads: 0 is not a whole"),
+    ({"dtype": "uint8"}, "dtype: 'uint8' is neither 'same' nor None")])
+def test_numbers_that_cannot_be_are_refused(asked, said, weights):
+    with pytest.raises(RestorerError, match=said):
+        restore(dots(200, 200), weights, **asked)
+
+
+@pytest.mark.parametrize(("model", "said"), [
+    ("gaussian", "gaussian: is a baseline, which has yet to be told the noise"), ("gausian", "did you mean 'gaussian'"),
+    (7, "int is not a restorer"), ("absent.safetensors", r"absent\.safetensors: there is no such file"),
+    ("old.pt", r"old\.pt: is a pickle, which can run anything .*; give the \.safetensors file")])
+def test_a_model_that_cannot_be_had_is_refused(model, said):
+    with pytest.raises(RestorerError, match=said):
+        restore(dots(20, 20), model)
+
+
+def test_tiles_are_for_networks():
+    with pytest.raises(RestorerError, match="tile, overlap and threads: are for networks in files only"):
+        restore(dots(20, 20), lambda image: image, tile=64)
+
+
+def test_a_foreign_or_damaged_file_is_refused(weights, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-100])
+    (tmp_path / "junk.safetensors").write_bytes(b"junk" * 100)
+    for name, said in (("foreign", "is a safetensors file of something else"), ("cut", "damaged"), ("junk", "damaged")):
+        with pytest.raises(RestorerError, match=rf"{name}\.safetensors: .*{said}"):
+            find(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_a_network_that_diverged_is_told_from_an_image_that_is_wrong():
+    made = network()
+    with torch.no_grad():
+        made.leave.weight.fill_(float("inf"))
+    with pytest.raises(RestorerError, match="cgrdn: the network returned numbers that are not finite"):
+        restore(dots(20, 20), made)
+
+
+@pytest.mark.parametrize("lacking", ["torch", "safetensors"])
+def test_a_missing_extra_is_named(lacking, weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    monkeypatch.delitem(sys.modules, "emsynth.networks.weights")
+    with pytest.raises(RestorerError, match=rf"needs {lacking}, which is not installed; pip install 'emsynth\[train\]'"):
+        find(str(weights))
+
+
+def test_a_shipped_network_is_found_by_its_name(weights, monkeypatch):
+    """And guessed at; there may be none."""
+    monkeypatch.setattr(shipped, "_WEIGHTS", Path("absent"))
+    assert shipped.shipped() == {}
+    monkeypatch.setattr(shipped, "_WEIGHTS", weights.parent)
+    assert shipped.shipped() == {"some": weights}
+    image = dots(30, 30)
+    np.testing.assert_array_equal(restore(image, "some"), restore(image, weights))
+    with pytest.raises(RestorerError, match=r"did you mean 'some'\? \(allowed: identity, .*some, module:function"):
+        finding.find("somme")
+
+
+def test_a_bench_takes_a_checkpoint(weights):
+    """In a process of its own, under the memory that a restorer may have, and by a name of its own."""
+    made = bench.run(toy_suite(severities=(1,), families=("poisson",)), [str(weights), f"mine={weights}"],
+                     measure="bad_restorers:measure")
+    assert made["restorer"].unique().tolist() == ["some.safetensors", "mine"]
+    psnr = made[made["metric"] == "psnr"].set_index(["restorer", "scene"])["value"]
+    assert psnr.notna().all()
+    assert psnr["mine"].equals(psnr["some.safetensors"])
+
+
+def test_a_network_exported_as_onnx_is_restored_alike(weights, tmp_path):
+    """Odd sides, tiles, double precision and constant images, as the network itself."""
+    onnx = pytest.importorskip("onnx", reason="needs the extra `onnx`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
+    own, path = NeuralRestorer(weights), tmp_path / "n.onnx"
+    side = torch.export.Dim("side", min=16, max=512)
+    other = torch.export.Dim("other", min=16, max=512)
+    torch.onnx.export(own._network, (torch.zeros(1, 1, 32, 48),), path, dynamo=True, external_data=False, verbose=False,
+                      dynamic_shapes=({2: 2 * side, 3: 2 * other},))
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"emsynth.multiple": "2"})
+    onnx.save(model, path)
+    image = dots(61, 75).astype(np.float64) + 1e9
+    np.testing.assert_allclose(restore(image, path), restore(image, weights), atol=1e-3)
+    np.testing.assert_allclose(restore(image, path, tile=64, overlap=32), restore(image, weights, tile=64, overlap=32),
+                               atol=1e-3)
+    np.testing.assert_array_equal(restore(np.full((7, 7), 0.1, np.float32), path), np.float32(0.1))
