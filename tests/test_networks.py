@@ -37,14 +37,14 @@ def noise(name, *shape):
 
 
 @pytest.mark.parametrize(("layers", "growth", "expected", "published"), [
-    (4, 16, 1_163_777, 1.16), (4, 24, 1_766_913, 1.76), (4, 32, 2_480_897, 2.48), (5, 32, 3_398_913, 3.40),
-    (6, 32, 4_464_385, 4.46), (7, 32, 5_677_313, 5.68), (8, 32, 7_035_521, 7.04), (9, 32, 8_543_489, 8.54)])
+    (4, 16, 1_158_785, 1.16), (4, 24, 1_763_457, 1.76), (4, 32, 2_478_721, 2.48), (5, 32, 3_396_737, 3.40),
+    (6, 32, 4_462_209, 4.46), (7, 32, 5_675_137, 5.68), (8, 32, 7_035_521, 7.04), (9, 32, 8_543_361, 8.54)])
 def test_as_many_parameters_as_the_papers(layers, growth, expected, published):
     """The authors' grid of sizes, in millions to two places."""
     with torch.device("meta"):
         found = CGRDN(Size(layers, growth)).parameters_in_all
     assert found == expected
-    assert found / 1e6 == pytest.approx(published, abs=0.0101)
+    assert found / 1e6 == pytest.approx(published, abs=0.0051)
 
 
 @pytest.mark.parametrize(("size", "message"), [
@@ -85,22 +85,18 @@ def test_one_alone_is_one_among_many(inside):
     assert float((together - alone).abs().max()) < 2e-6 * float(together.abs().max())
 
 
-@pytest.mark.parametrize("inside", [0, 3], ids=["exact", "fourier"])
+@KINDS
 def test_how_far_it_sees(inside):
     """The exact network has a receptive field; with Fourier units every pixel sees all others."""
-    own, image = network(inside, layers=1, groups=1, blocks=2).double(), noise("field", 1, 1, 64, 64).double()
-    other = image.clone()
-    other[0, 0, 31, 33] += 5
-    with torch.no_grad():
-        changed = (own(other) - own(image))[0, 0].abs() > 1e-9
-    # Two 3x3 convolutions between steps of two pixels, the steps' own 4x4, and a 3x3 before and after.
-    reach = 2 * 2 + 3 + 2 * 1 + 1
-    rows, cols = np.nonzero(changed.numpy())
+    image = noise("field", 1, 1, 64, 64).requires_grad_()
+    network(inside, layers=1, groups=1, blocks=2)(image)[0, 0, 31, 33].backward()
+    rows, cols = np.nonzero(image.grad[0, 0].numpy())
     if inside:
-        assert changed.float().mean() > 0.99
+        assert len(rows) > 0.99 * 64**2
     else:
-        assert max(abs(rows - 31).max(), abs(cols - 33).max()) <= reach
-        assert max(abs(rows - 31).max(), abs(cols - 33).max()) >= reach - 3
+        # Two 3×3 convolutions at half the resolution, the 4×4 ones that lead there and back, and a 3×3 at each end.
+        reach = 2 * 2 + 2 + 2 + 2 * 1
+        assert reach - 3 <= max(abs(rows - 31).max(), abs(cols - 33).max()) <= reach
 
 
 def test_the_fourier_unit_by_its_formula():
@@ -120,20 +116,19 @@ def test_the_fourier_unit_by_its_formula():
 
 @KINDS
 def test_two_samples_are_learnt_by_heart(inside):
-    """What can be learnt is learnt: the error falls twentyfold in a few steps."""
-    torch.manual_seed(0)
-    own = CGRDN(Size(2, 8, 12, 1, 2, inside))
-    truth = torch.nn.functional.avg_pool2d(noise("heart", 2, 1, 30, 30), 7, 1) * 5
+    """What can be learnt is learnt: in 80 steps the error falls to less than a hundredth."""
+    own = network(inside, growth=4, width=12, groups=1).train()
+    truth = torch.nn.functional.avg_pool2d(noise("heart", 2, 1, 22, 22), 7, 1) * 5
     distorted = truth + noise("heart distorted", *truth.shape) / 2
     optimiser = torch.optim.Adam(own.parameters(), 1e-2)
     errors = []
-    for _ in range(200):
+    for _ in range(80):
         optimiser.zero_grad()
         error = (own(distorted) - truth).square().mean()
         error.backward()
         optimiser.step()
-        errors.append(float(error))
-    assert min(errors) < errors[0] / 20
+        errors.append(error.item())
+    assert min(errors) < errors[0] / 100
 
 
 def test_the_discriminators_size():
@@ -242,7 +237,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path, half, bad):
     before = path.read_bytes()
     with torch.no_grad():
         own.fuse.bias[0] = bad
-    with pytest.raises(NetworkError, match="weight fuse.bias is not finite"):
+    with pytest.raises(NetworkError, match=r"weight fuse\.bias is not finite"):
         save_weights(path, own, half=half)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

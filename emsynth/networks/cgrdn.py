@@ -54,10 +54,11 @@ class Dense(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Add what the dense layers find."""
-        seen = [features]
+        seen = features
         for layer in self.layers:
-            seen.append(torch.relu(layer(torch.cat(seen, 1))))
-        added: torch.Tensor = features + self.fuse(torch.cat(seen, 1))
+            # One pile that grows: of as many piles as layers, gradients are added source by source, which takes longer.
+            seen = torch.cat([seen, torch.relu(layer(seen))], 1)
+        added: torch.Tensor = features + self.fuse(seen)
         return added
 
 
@@ -82,13 +83,11 @@ class FourierUnit(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Add what the spectrum says."""
         entered = torch.relu(self.enter(features)).float()
-        # MKL's transforms of interleaved channels are slow, and cuFFT refuses half precision of most sides.
-        spectrum = torch.fft.rfft2(entered.contiguous(), norm="ortho")
+        spectrum = torch.fft.rfft2(entered, norm="ortho")
         parts = torch.cat([spectrum.real, spectrum.imag], 1)
         parts = self.second(torch.relu(self.first(parts))).float()
         real, imaginary = parts.chunk(2, 1)
-        inverse = torch.fft.irfft2(torch.complex(real.contiguous(), imaginary.contiguous()),
-                                   s=features.shape[-2:], norm="ortho")
+        inverse = torch.fft.irfft2(torch.complex(real, imaginary), s=features.shape[-2:], norm="ortho")
         added: torch.Tensor = features + self.leave(inverse)
         return added
 

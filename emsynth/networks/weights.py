@@ -75,7 +75,9 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[CGRDN, dict[str, Any]]:
     source = Path(path)
     opened = _opened(source)
     size, about = _header(source, opened)
-    network = CGRDN(size)
+    # The file's word for its size is not taken before its tensors bear it out.
+    with torch.device("meta"):
+        network = CGRDN(size)
     try:
         tensors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as reason:
@@ -88,7 +90,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[CGRDN, dict[str, Any]]:
                            "take another copy of it")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise NetworkError(f"{source}: holds weights that are not finite; take another checkpoint")
-    network.load_state_dict(tensors)
+    network.load_state_dict(tensors, assign=True)
     return network.eval(), about
 
 
