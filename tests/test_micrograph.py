@@ -22,7 +22,7 @@ from emsynth.restoration.picture import Residual, bar_length, draw_restoration
 
 COUNTS = np.random.default_rng(0).poisson(50, (3, 20, 30)).astype(np.uint16)
 SIZE = PixelSize(0.020216817036271095, 0.03, "nm")
-RAW_SERIES = REAL_INPUT / "micrographs"
+REAL_FOLDER = REAL_INPUT / "micrographs"
 
 
 def write_mrc(path: Path, image: np.ndarray, side: float) -> Path:
@@ -42,7 +42,7 @@ def write_velox(path: Path, image: np.ndarray, metres: float) -> Path:
     h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra io)")
     told = {"BinaryResult": {"PixelSize": {"width": str(metres), "height": str(metres)}, "PixelUnitX": "m",
                              "PixelUnitY": "m", "Detector": "HAADF"}, "Core": {}, "Scan": {"FrameTime": "1"},
-            "Detectors": {}, "CustomProperties": {}}
+            "Detectors": {}, "Acquisition": {}, "Instrument": {}, "Optics": {}, "Stage": {}, "CustomProperties": {}}
     with h5py.File(path, "w") as file:
         file["Version"] = np.array([json.dumps({"format": "Velox", "version": "1.0"}).encode()])
         held = file.create_group("Data/Image/0a1b")
@@ -298,7 +298,7 @@ def test_the_picture_is_drawn(shape, tmp_path):
 @pytest.fixture(scope="module")
 def real() -> Path:
     """Real files, where the machine has them."""
-    folder = Path(os.environ.get("EMSYNTH_MICROGRAPHS", RAW_SERIES))
+    folder = Path(os.environ.get("EMSYNTH_MICROGRAPHS", REAL_FOLDER))
     if not folder.is_dir():
         pytest.skip(f"no real micrographs: {folder} is absent, and EMSYNTH_MICROGRAPHS names no other")
     pytest.importorskip("rsciio", reason="RosettaSciIO is not installed (extra io)")
@@ -306,7 +306,8 @@ def real() -> Path:
 
 
 @pytest.mark.parametrize(("name", "shape", "dtype", "angstrom"), [
-    ("CdTe_twin_HAADF.dm3", (512, 512), "uint16", 0.20217), ("Si_tilt_boundary_HAADF.dm3", (512, 512), "uint16", 0.16388),
+    ("CdTe_twin_HAADF.dm3", (512, 512), "uint16", 0.20217),
+    ("Si_tilt_boundary_HAADF.dm3", (512, 512), "uint16", 0.16388),
     ("SrTiO3_HAADF_1.ser", (1024, 1024), "uint16", 0.10013), ("noisy_HAADF_ncem.emd", (1024, 1024), "uint16", 0.12247),
     ("nonsquare_float32.dm4", (64, 128), "float32", 10.0), ("stack_int16_64x65x66.dm4", (66, 65, 64), "int16", 0.02),
     ("volume_small.mrc", (3, 128, 128), "float32", 2.0)])

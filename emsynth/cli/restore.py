@@ -143,7 +143,7 @@ def _restore_one(image: Path, target: Path, wishes: _Wishes, watch: Watch, quiet
                    f"{time.monotonic() - began:.1f} s")
     if wishes.picture:
         middle = () if restored.ndim == 2 else (len(restored) // 2,)
-        title = f"{image.name}, {wishes.model}" + (f", frame {middle[0]} of {len(restored)}" if middle else "")
+        title = f"{image.name}, {wishes.model}" + (f", frame {middle[0]} of 0 to {len(restored) - 1}" if middle else "")
         written.append(draw_restoration(drawn, taken.image[middle], restored[middle], taken.pixel_size, title))
     return written
 

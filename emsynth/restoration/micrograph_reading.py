@@ -119,7 +119,7 @@ def _read_rosetta(path: Path) -> list[Dataset]:
         reader = importlib.import_module(f"rsciio.{module}").file_reader
         with _silent():
             # Velox files hold spectra beside the images, which would take minutes to unpack.
-            read = reader(str(path), **({"select_type": "image"} if module == "emd" else {}))
+            read = reader(str(path), **({"select_type": "images"} if module == "emd" else {}))
     except ModuleNotFoundError as missing:
         raise StoreError(f"{path}: a {path.suffix} file needs {missing.name}, which is not installed; "
                          "pip install 'emsynth[io]'") from missing

@@ -87,7 +87,8 @@ class Network:
 
     def check_shape(self, shape: tuple[int, int]) -> None:
         """RestorerError where the network was exported for images of another shape only."""
-        wide = tuple(side + -side % self._multiple for side in shape)
+        most = self._tiles.side if self._tiles else max(shape) + self._multiple
+        wide = tuple(min(side + -side % self._multiple, most) for side in shape)
         if any(isinstance(fixed, int) and fixed != side for fixed, side in zip(self._sides, wide, strict=True)):
             raise RestorerError(f"{self.name}: takes images of {' × '.join(map(str, self._sides))} only, and these are "
                                 f"{shape[0]} × {shape[1]}; export it again with both sides left open (dynamic axes)")

@@ -75,8 +75,10 @@ def _finished(path: Path, fields: int) -> bool:
 
 
 def _of_fields(recipe: Any) -> Any:
-    """What decides the fields and the windows on them."""
-    return recipe.model_dump(mode="json", include={"seed", "fields", "image", "specimen", "microscope", "simulate"})
+    """What decides the fields and the windows on them; a store keeps images of the user's own beside their fields."""
+    found = recipe.model_dump(mode="json", include={"seed", "fields", "image", "specimen", "microscope", "simulate"})
+    found["simulate"].pop("folder", None)
+    return found
 
 
 class Feed:

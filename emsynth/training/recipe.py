@@ -187,7 +187,7 @@ class TrainingRecipe(Strict):
             read.override(override)
         _resolve(read)
         if "stages" not in read.content:
-            known = "it is a building recipe, for emsynth build" if "specimen" in read.content else f"needed: {_BEGINS}"
+            known = "it is a building recipe, for emsynth build" if "samples" in read.content else f"needed: {_BEGINS}"
             raise RecipeError(f"{read.path}:1: is no training recipe; {known}")
         try:
             return cls.model_validate(read.content)
