@@ -70,6 +70,13 @@ def test_what_is_written_is_read_again(suffix, image, size, tmp_path):
         assert (again.pixel_size.row, again.pixel_size.col) == pytest.approx((size.row, size.col), rel=1e-7)
 
 
+@pytest.mark.parametrize("metres", [2e-11, 3.3e-6, 0.5])
+def test_a_size_in_metres_comes_back_in_a_unit_that_a_tiff_can_hold(metres, tmp_path):
+    """Its resolution is a fraction of two whole numbers of 32 bit."""
+    write_micrograph(tmp_path / "a.tif", Micrograph(COUNTS, PixelSize(metres, metres * 1.5, "m")), {})
+    assert read_micrograph(tmp_path / "a.tif").pixel_size.angstrom == pytest.approx((metres * 1e10, metres * 1.5e10))
+
+
 @pytest.mark.parametrize(("suffix", "place"), [(".tif", "Info"), (".npy", "beside")])
 def test_provenance_and_metadata_of_the_original_are_in_the_file(suffix, place, tmp_path):
     """As JSON, whatever the instrument's values were."""
@@ -116,6 +123,15 @@ def test_tiff_of_others(options, tmp_path):
     np.testing.assert_array_equal(read.image, COUNTS)
     assert read.image.dtype.isnative
     assert read.pixel_size == (PixelSize(0.02, 0.02, "µm") if "imagej" in options else None)
+
+
+def test_tiff_of_a_microscope(tmp_path):
+    """DigitalMicrograph's tags, which RosettaSciIO understands."""
+    pytest.importorskip("rsciio", reason="RosettaSciIO is not installed (extra io)")
+    tags = [(65003, "s", 2, "nm", True), (65004, "s", 2, "nm", True), (65009, "d", 1, 0.02, True),
+            (65010, "d", 1, 0.03, True)]
+    tifffile.imwrite(tmp_path / "a.tif", COUNTS[0], extratags=tags)
+    assert read_micrograph(tmp_path / "a.tif").pixel_size == PixelSize(0.03, 0.02, "nm")
 
 
 def test_dots_per_inch_are_no_pixel_size(tmp_path):

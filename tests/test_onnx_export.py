@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,7 +60,7 @@ def test_the_files_images_are_the_networks(files, inside, sides):
     own = network(inside)
     expected = own(torch.from_numpy(image)).detach().numpy()
     assert np.abs(expected - image).max() > 0.1  # it does something
-    assert np.abs(found - expected).max() < 1e-6 * np.ptp(image)
+    assert np.abs(found - expected).max() < 2e-6 * np.ptp(expected)
 
 
 @KINDS
@@ -66,7 +69,7 @@ def test_the_restorer_of_the_file_is_the_checkpoints(files, tmp_path, inside):
     weights = save_weights(tmp_path / "a.safetensors", network(inside))
     image = generator(0, 1, "test onnx export").normal(900, 40, (33, 47)).astype(np.float32)
     found, expected = find(str(files[inside][0]))(image), NeuralRestorer(str(weights))(image)
-    assert np.abs(found - expected).max() < 1e-5 * np.ptp(image)
+    assert np.abs(found - expected).max() < 1e-5 * np.ptp(expected)
 
 
 @KINDS
@@ -87,20 +90,13 @@ def test_a_file_that_differs_is_not_kept(files, tmp_path, monkeypatch):
     """Nor is the one before it touched."""
     path = tmp_path / "a.onnx"
     path.write_bytes(b"before")
-    written = onnx.load(files[0][0])
-
-    class Wrong:
-        model = written
-
-        def save(self, to, external_data):
-            onnx.save(written, to)
-
+    written = SimpleNamespace(model=SimpleNamespace(metadata_props={}),
+                              save=lambda to, external_data: Path(to).write_bytes(files[0][0].read_bytes()))
+    monkeypatch.setattr(exporting, "_traced", lambda own, target: written)
     other = network(0)
     with torch.no_grad():
-        other.leave.bias += 0.01
-    monkeypatch.setattr(exporting, "_traced", lambda own, target: Wrong)
-    Wrong.model.metadata_props.update = lambda pairs: None
-    with pytest.raises(NetworkError, match=r"a\.onnx: .*differs from what the network makes of it by 0\.00"):
+        other.leave.bias += 0.1
+    with pytest.raises(NetworkError, match=r"a\.onnx: .*differs from what the network makes of it by 0\.0"):
         export_onnx(path, other)
     assert path.read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
@@ -119,12 +115,13 @@ def test_a_network_that_cannot_be_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     """With what to install."""
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(NetworkError, match=rf"needs {package}, .*pip install 'emsynth\[train,onnx\]'"):
         export_onnx(tmp_path / "a.onnx", network(0))
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+@pytest.mark.parametrize(("name", "message"), [("absent/a.onnx", "there is no folder"), ("a.pb", "ends in .onnx")])
+def test_a_place_that_is_none(tmp_path, name, message):
     """Is said before seconds are spent."""
-    with pytest.raises(NetworkError, match="there is no folder"):
-        export_onnx(tmp_path / "absent" / "a.onnx", network(0))
+    with pytest.raises(NetworkError, match=message):
+        export_onnx(tmp_path / name, network(0))

@@ -305,7 +305,8 @@ def test_pairs_are_in_units_of_the_distorted_image():
     pairs = standardised({"distorted": image, "truth": image + 3, "index": np.arange(2)})
     assert abs(float(pairs.distorted[0].mean())) < 1e-4
     assert float(pairs.distorted[0].std(correction=0)) == pytest.approx(1, abs=1e-5)
-    assert float((pairs.truth - pairs.distorted)[0].mean()) == pytest.approx(3 / float(image[0].std(correction=0)), 1e-3)
+    assert float((pairs.truth - pairs.distorted)[0].mean()) == pytest.approx(
+        3 / float(image[0].std(correction=0)), 1e-3)
     assert pairs.distorted[1].abs().max() == 0
     assert torch.isfinite(pairs.truth).all()
 

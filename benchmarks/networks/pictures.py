@@ -74,7 +74,7 @@ def contact_sheet(suite: Suite, cases: Sequence[tuple[int, int]], spec: str, net
     """Distorted, BM3D as it is tuned for the condition, network, truth and the network's residual of some images."""
     from matplotlib.figure import Figure
 
-    pitch, titles = _PANEL + 0.20, ("Distorted", _BESIDE, network, "Truth", f"{network} less truth")
+    pitch, titles = _PANEL + 0.32, ("Distorted", _BESIDE, network, "Truth", f"{network} less truth")
     width, height = len(titles) * (_PANEL + _GAP) + _GAP, 0.42 + len(cases) * pitch + 0.22
     figure = Figure(figsize=(width, height), dpi=_DOTS, facecolor="white")
     for col, title in enumerate(titles):
@@ -91,9 +91,9 @@ def contact_sheet(suite: Suite, cases: Sequence[tuple[int, int]], spec: str, net
             axes.imshow(image, cmap=colours, vmin=least, vmax=most, interpolation="nearest")
             axes.set_axis_off()
             if col < 3:
-                said = f"{_psnr(case, image):.1f} dB"
-                axes.text(0, -0.02, said if col else f"{case.scene.name}, {case.condition.name}: {said}", size=6.5,
-                          color=_SOFT, transform=axes.transAxes, va="top")
+                name = "" if col else f"\n{case.scene.name}, {case.condition.name}"
+                axes.text(0, -0.02, f"{_psnr(case, image):.1f} dB{name}", size=6.5, color=_SOFT,
+                          transform=axes.transAxes, va="top")
     about = "Greys: the truth's range. Colours: red is too bright, blue too dark, full at a quarter of that range."
     figure.text(_GAP / width, 0.06 / height, about, size=6.5, color=_SOFT, va="bottom")
     return _write(figure, path)

@@ -53,11 +53,14 @@ def export_onnx(path: str | os.PathLike[str], network: CGRDN, about: dict[str, A
     Raises
     ------
     NetworkError
-        A package of the extra ``onnx`` is missing, the exporter cannot write the network, or what it wrote differs.
+        A package of the extra ``onnx`` is missing, the file cannot be there or has another name than ``*.onnx``, the exporter
+        cannot write the network, or what it wrote differs.
     """
     for package in ("onnxscript", "onnxruntime"):
         _needed(package)
     target = Path(path)
+    if target.suffix.lower() != ".onnx":
+        raise NetworkError(f"{target}: the name of an ONNX file ends in .onnx, or nothing takes it for one")
     if not target.parent.is_dir():
         raise NetworkError(f"{target}: there is no folder {target.parent} to write it to")
     own = _in_products(network)

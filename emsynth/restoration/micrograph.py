@@ -43,6 +43,15 @@ class PixelSize:
         scale = _ANGSTROM.get(self.unit)
         return None if scale is None else (self.row * scale, self.col * scale)
 
+    def within(self, low: float, high: float) -> PixelSize | None:
+        """The same in a unit of length in which it is between two numbers; None where there is no such unit."""
+        known = self.angstrom
+        for unit, scale in [(self.unit, None), *_ANGSTROM.items()]:
+            row, col = (self.row, self.col) if scale is None else [side / scale for side in known or (0.0, 0.0)]
+            if low <= min(row, col) and max(row, col) <= high:
+                return PixelSize(row, col, unit)
+        return None
+
     def __str__(self) -> str:
         if math.isclose(self.row, self.col, rel_tol=1e-4):
             return f"{self.col:.4g} {self.unit}"

@@ -123,7 +123,7 @@ def _read_rosetta(path: Path) -> list[Dataset]:
     except ModuleNotFoundError as missing:
         raise StoreError(f"{path}: a {path.suffix} file needs {missing.name}, which is not installed; "
                          "pip install 'emsynth[io]'") from missing
-    return [_rosetta_dataset(one, number) for number, one in enumerate(read)]
+    return [_rosetta_dataset(one) for one in read]
 
 
 @contextmanager
@@ -140,9 +140,9 @@ def _silent() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _rosetta_dataset(read: dict[str, Any], number: int) -> Dataset:
+def _rosetta_dataset(read: dict[str, Any]) -> Dataset:
     axes, metadata = list(read["axes"]), read.get("metadata") or {}
-    label = str(metadata.get("General", {}).get("title") or "") or f"dataset {number}"
+    label = str(metadata.get("General", {}).get("title") or "") or "unnamed"
     size = None
     if len(axes) > 1:
         down, along = axes[-2:]
@@ -169,8 +169,9 @@ def _read_tiff(path: Path) -> list[Dataset]:
 
     with _tiff_remarks(), tifffile.TiffFile(path) as held:
         # A reduced copy is a thumbnail of another page.
-        series = [one for one in held.series if not one.keyframe.is_reduced] or list(held.series)
-        return [_tiff_dataset(path, held, one, number) for number, one in enumerate(series)]
+        every = list(enumerate(held.series))
+        series = [(number, one) for number, one in every if not one.keyframe.is_reduced] or every
+        return [_tiff_dataset(path, held, one, number) for number, one in series]
 
 
 @contextmanager
@@ -204,7 +205,7 @@ def _tiff_dataset(path: Path, held: Any, series: Any, number: int) -> Dataset:
         raise StoreError(f"{path}: holds {data.size} of {np.prod(series.shape)} pixels; take another copy of it")
     kept = {tag.name: plain(tag.value) for tag in series.pages[0].aspage().tags
             if not tag.name.endswith(_LAYOUT)} | _imagej_info(held)
-    return Dataset(series.name or f"series {number}", data, _tiff_pixel_size(path, held, series, number), kept, refusal)
+    return Dataset(series.name or "unnamed", data, _tiff_pixel_size(path, held, series, number), kept, refusal)
 
 
 def _unpacked(path: Path, series: Any) -> Any:

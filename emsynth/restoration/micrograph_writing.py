@@ -18,6 +18,7 @@ from emsynth.restoration.micrograph import Micrograph
 
 WRITABLE = (".tif", ".tiff", ".npy", ".emd")
 _CLASSIC = 2**32 - 2**26  # bytes beyond which a TIFF needs 64-bit offsets
+_FRACTIONS = 1e-7, 1e7  # units to a pixel that the two numbers of a TIFF's resolution can say to nine digits
 _EMD_GROUPS = ("microscope", "sample", "user", "comments")
 
 
@@ -105,6 +106,7 @@ def _write_tiff(path: Path, micrograph: Micrograph, told: str, _: dict[str, Any]
     import tifffile
 
     image, size = micrograph.image, micrograph.pixel_size
+    size = None if size is None else size.within(*_FRACTIONS)
     unit: dict[str, Any] = {} if size is None else {"unit": _escaped(size.unit)}
     description = tifffile.imagej_description(image.shape, "YX" if image.ndim == 2 else "TYX", **unit)
     resolution: dict[str, Any] = {} if size is None else {"resolution": (1 / size.col, 1 / size.row)}

@@ -114,7 +114,7 @@ class NeuralRestorer:
         return np.asarray(restored.astype(np.float64) * deviation + mean, kind)
 
     def tiles(self, shape: tuple[int, int]) -> Tiles:
-        """How an image of this shape, px, is cut; one whose larger side is not above a tile's is not."""
+        """How an image of this shape, px, is cut."""
         longest = max(*shape, _LEAST)
         longest += longest % 2
         fourier = bool(self._network.size.fourier)
@@ -239,12 +239,11 @@ def _loaded(path: Path) -> tuple[CGRDN, dict[str, Any]]:
 
 def _margin(restorer: NeuralRestorer) -> int:
     """The largest distance, px, from a cut at which what a piece is restored to is not that of the whole."""
-    probe, margin = _probe(), 0
-    for turn in range(4):  # the cut is at the left, above, at the right, below
+    probe, middle, margin = _probe(), _PROBE[1] // 2, 0
+    for turn in range(4):  # the cut is at the left, below, at the right, above
         whole = restorer.run(np.rot90(probe, turn)[None])[0]
-        piece = np.rot90(np.rot90(probe, turn), -turn)[:, _PROBE[1] // 2:]
-        restored = restorer.run(np.rot90(piece, turn)[None])[0]
-        error = np.rot90(whole, -turn)[:, _PROBE[1] // 2:] - np.rot90(restored, -turn)
+        restored = restorer.run(np.rot90(probe[:, middle:], turn)[None])[0]
+        error = np.rot90(whole, -turn)[:, middle:] - np.rot90(restored, -turn)
         apart = np.flatnonzero(np.abs(error).max(0) > _AGREE * np.ptp(whole))
         margin = max(margin, int(apart[-1]) + 1 if apart.size else 0)
     return margin

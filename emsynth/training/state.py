@@ -100,7 +100,7 @@ def read_state(path: Path, digest_of_first: Callable[[int], str], modules: Mappi
     header, tensors = _read(path)
     progressed = Progressed(**header["progressed"])
     if header["digest"] != digest_of_first(progressed.begun):
-        raise TrainingError(f"{path}: is of another training: data, network, seed, optimiser, or a stage that has begun "
+        raise TrainingError(f"{path}: is of another training: data, network, seed, optimiser or a stage that has begun "
                             "changed since; go on with the recipe that began it (recipe.yaml beside it), or train into "
                             "another --out")
     try:

@@ -65,7 +65,7 @@ def train(recipe: TrainingRecipe, out: Path | None = None, resume: bool = False,
         It was stopped, and has saved a checkpoint.
     """
     folder = out or Path("runs") / recipe.name
-    fabric = _launched(recipe)
+    fabric = launched(recipe)
     _check_folder(folder, resume)
     library = field_library(recipe, progress) if fabric.is_global_zero else recipe.library
     fabric.barrier()
@@ -132,9 +132,15 @@ class Run:
     def learn(self, number: int, stage: Stage) -> None:
         """Go through a stage, from where it is."""
         feed = Feed(self.recipe, self.library, number, self.fabric.global_rank, self.fabric.world_size)
-        steps, meter = self.steps_of(stage), Meter(feed)
-        batches = feed.batches(self.progressed.step)
-        while self.progressed.step < steps:
+        steps = self.steps_of(stage)
+        self.learn_until(stage, feed, steps, steps)
+        self.progressed = self.progressed.next_stage()
+        self.save()
+
+    def learn_until(self, stage: Stage, feed: Feed, until: int, steps: int) -> None:
+        """Go on to a step of a stage that has so many."""
+        meter, batches = Meter(feed), feed.batches(self.progressed.step)
+        while self.progressed.step < until:
             pairs = next(batches)
             rate = stage.rate_at(self.progressed.step, steps, self.fabric.world_size)
             losses = self.step(stage, pairs, rate)
@@ -155,8 +161,6 @@ class Run:
                 self.save()
                 self.logbook.close()
                 raise KeyboardInterrupt(f"stopped after step {self.progressed.steps:,}; go on with --resume")
-        self.progressed = self.progressed.next_stage()
-        self.save()
 
     def step(self, stage: Stage, pairs: Pairs, rate: float) -> dict[str, float]:
         """One step of the generator, after one of the discriminator where there is one; returns the losses."""
@@ -272,7 +276,8 @@ class Run:
         return self.folder / WEIGHTS
 
 
-def _launched(recipe: TrainingRecipe) -> lightning_fabric.Fabric:
+def launched(recipe: TrainingRecipe) -> lightning_fabric.Fabric:
+    """The hardware of a recipe, with its processes."""
     wanted = recipe.hardware
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
