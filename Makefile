@@ -53,6 +53,7 @@ atlas: $(VENV)/.installed
 
 schema: $(VENV)/.installed
 	$(BIN)/emsynth schema > recipes/recipe.schema.json
+	$(BIN)/emsynth schema --training > recipes/training.schema.json
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

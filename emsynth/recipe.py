@@ -264,6 +264,9 @@ class Recipe(Drawable):
         read = document.read(document.find(path_or_name))
         for override in overrides:
             read.override(override)
+        if "stages" in read.content and "data" in read.content:
+            raise RecipeError(f"{read.path}:1: is a training recipe, for emsynth train; it names the recipe of "
+                              "its data")
         wrong = read.resolve_files("specimen") + read.resolve_folders("simulate")
         try:
             recipe = cls.model_validate(read.content)

@@ -22,16 +22,17 @@ from emsynth import __version__, budget, builder, store
 from emsynth.builder.repetition import Replay
 from emsynth.cli import app
 from emsynth.cli.progress import Watch, spoken_size, spoken_time
-from emsynth.cli.schema import recipe_schema
+from emsynth.cli.schema import recipe_schema, training_schema
 from emsynth.distortion import Chain, MaskBit, Poisson
 from emsynth.errors import StoreError
 from emsynth.preview import report, sheet
 from emsynth.preview.caption import caption
 from emsynth.preview.resolved import rows
 from emsynth.recipe import Recipe
+from emsynth.training.recipe import TrainingRecipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema", "card", "export", "datasets")
+VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema", "card", "export", "datasets", "train", "restore")
 HEAVY = ("abtem", "ase", "dask", "matplotlib", "numba", "numpy", "pydantic", "ruamel", "scipy", "torch", "xarray",
          "zarr")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -118,6 +119,7 @@ def test_rows_hold_every_key_of_a_recipe():
 def test_the_committed_schema_is_current():
     """Else: `make schema`."""
     assert (RECIPES / "recipe.schema.json").read_text() == recipe_schema()
+    assert (RECIPES / "training.schema.json").read_text() == training_schema()
 
 
 def test_the_schema_knows_units_ranges_and_names():
@@ -131,8 +133,16 @@ def test_the_schema_knows_units_ranges_and_names():
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_name_their_schema(path):
-    assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
-    Recipe.load(path)
+    kind = "training" if path.stem.startswith("train_") else "recipe"
+    assert path.read_text().startswith(f"# yaml-language-server: $schema={kind}.schema.json\n")
+    (TrainingRecipe if kind == "training" else Recipe).load(path)
+
+
+def test_a_training_recipe_is_not_built(tmp_path):
+    """It says which verb it is for."""
+    said = run("build", "train_stem_hd", "--out", tmp_path / "x.zarr")
+    assert said.exit_code == 1
+    assert "train_stem_hd.yaml:1: is a training recipe, for emsynth train" in said.stderr
 
 
 def test_build_passes_its_options_on(recipe_file, monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from emsynth.errors import RestorerError
 from emsynth.restoration import find, finding, neural, shipped
 from emsynth.restoration.neural import NeuralRestorer
 from emsynth.restoration.restoring import restore
+from emsynth.restoration.tiling import Tiles, windows
 from emsynth.streams import generator
 
 torch = pytest.importorskip("torch", reason="networks need torch: pip install 'emsynth[train]'")
@@ -148,7 +149,17 @@ def test_a_fourier_network_has_tiles_of_what_it_was_trained_on(tmp_path):
     assert NeuralRestorer(path).tiles((95, 90)).side == 96
     assert NeuralRestorer(network(FOURIER)).tiles((1000, 1000)).side == 128
     assert NeuralRestorer(network()).tiles((1000, 1000)).side == 1000
-    assert NeuralRestorer(network()).tiles((1000, 1100)).side == 512
+    assert NeuralRestorer(network()).tiles((1000, 1100)).side < 768
+
+
+@given(st.integers(513, 9000), st.integers(8, 400))
+def test_tiles_are_no_larger_than_their_number_asks(length, overlap):
+    """As few as tiles of the largest side would be, and none above that."""
+    length, overlap = 2 * length, 2 * overlap
+    most = max(768, 2 * overlap)
+    side = neural._fitting(length, overlap)
+    assert side <= most
+    assert len(windows(length, Tiles(side, overlap))[0]) <= len(windows(length, Tiles(most, overlap))[0])
 
 
 def test_the_same_image_is_restored_to_the_same_bytes(weights):

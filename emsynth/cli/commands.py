@@ -277,11 +277,12 @@ def replay(dataset: DatasetArgument, index: Annotated[int, typer.Argument(min=0,
 
 
 @app.command(epilog="Example: emsynth schema > recipe.schema.json")
-def schema() -> None:
+def schema(training: Annotated[bool, _flag("--training", about="Of training recipes, for emsynth train.")] = False,
+           ) -> None:
     """Print the JSON schema of recipes, with which editors complete keys and show units and ranges."""
-    from emsynth.cli.schema import recipe_schema
+    from emsynth.cli.schema import recipe_schema, training_schema
 
-    typer.echo(recipe_schema(), nl=False)
+    typer.echo(training_schema() if training else recipe_schema(), nl=False)
 
 
 def _key(value: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The JSON schema of the recipe, for editors: descriptions, units, ranges and the names that a key may take."""
+"""The JSON schemas of recipes, for editors: descriptions, units, ranges and the names that a key may take."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def recipe_schema() -> str:
                              ("Amorphous", "material", MATERIALS)):
         _offer_names(schema["$defs"][kind]["properties"][key], names)
     whole = {"$schema": _DIALECT, "title": "emsynth recipe", **schema}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def training_schema() -> str:
+    """As `recipe_schema`, of training recipes."""
+    from emsynth.training.recipe import TrainingRecipe
+
+    shared: dict[str, Any] = {}
+    schema = _readable(TrainingRecipe.model_json_schema(by_alias=True), shared)
+    schema["$defs"] = dict(sorted((schema["$defs"] | shared).items()))
+    whole = {"$schema": _DIALECT, "title": "emsynth training recipe", **schema}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -53,7 +53,7 @@ def export_onnx(path: str | os.PathLike[str], network: CGRDN, about: dict[str, A
     Raises
     ------
     NetworkError
-        A package of the extra ``onnx`` is missing, the file cannot be there or has another name than ``*.onnx``, the exporter
+        A package of the extra ``onnx`` is missing, the file cannot be there or is not called ``*.onnx``, the exporter
         cannot write the network, or what it wrote differs.
     """
     for package in ("onnxscript", "onnxruntime"):

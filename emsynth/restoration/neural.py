@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WHOLE = 2**20  # px up to which an image is not cut
 _AT_ONCE = 2**18  # px of small tiles that the network gets at once
 _LEAST = 32  # px, to which smaller images are mirrored
-_TILE = 512  # px, of the exact network
+_TILE = 768  # px, the most of the exact network
 _FOURIER_TILE = 128  # px, where it is not known on which the network was trained
 _PROBE = (64, 640)  # px; half of its length is more than the paper's largest network sees to either side
 _AGREE = 1e-4  # of the range, a tenth of what tiles are promised to differ by
@@ -43,7 +43,7 @@ class NeuralRestorer:
         it is.
     tile : int, optional
         Side of the tiles, px, even; at least the image's for no tiles. By default an image of up to 1 Mpx is restored
-        as a whole and a larger one in tiles of 512 px or more; a network with Fourier units, which sees all of what it
+        as a whole and a larger one in tiles of up to 768 px; a network with Fourier units, which sees all of what it
         is given, has tiles of the side on which it was trained (``about["patch"]``; 128 px where that is not known).
     overlap : int, optional
         Of neighbouring tiles, px, even, up to half of a tile. By default what the exact network needs for tiles to
@@ -122,9 +122,9 @@ class NeuralRestorer:
         if side >= longest:
             return Tiles(longest, 0)
         if self._overlap is not None:
-            return Tiles(side or max(_TILE, 2 * self._overlap), self._overlap)
+            return Tiles(side or _fitting(longest, self._overlap), self._overlap)
         overlap = side // 2 if fourier else overlap_for(self.margin)
-        side = side or max(_TILE, 2 * overlap)
+        side = side or _fitting(longest, overlap)
         return Tiles(side, min(overlap, side // 2) // 2 * 2)
 
     @property
@@ -235,6 +235,14 @@ def _loaded(path: Path) -> tuple[CGRDN, dict[str, Any]]:
         if weights.ndim == 4:  # in this order a processor is a third quicker
             weights.data = weights.data.contiguous(memory_format=torch.channels_last)
     return network, about
+
+
+def _fitting(length: int, overlap: int) -> int:
+    """The side of the fewest tiles of up to `_TILE` px, or twice the overlap, that cover a length: none too large."""
+    most = max(_TILE, 2 * overlap)
+    count = -(-(length - overlap) // (most - overlap))
+    side = -(-(length + (count - 1) * overlap) // count)
+    return max(side + side % 2, 2 * overlap)
 
 
 def _margin(restorer: NeuralRestorer) -> int:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch.nn import functional
 
-from emsynth.draw import Strict
+from emsynth.training.basket import Basket as Basket
 
 Comparison = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -30,53 +28,6 @@ SMALL_ERROR = 1e-6
 """Below this share of the variance of a truth a mean squared error counts as next to nothing: 60 dB."""
 REAL = 0.95
 """What the adversarial losses call a real image; a 1 would make the discriminator too sure."""
-
-Weight = Annotated[float, Field(ge=0)]
-
-
-class Basket(Strict):
-    """Weights of the losses that are summed; those of the paper's full basket [1]_ by default, and ours at 0.
-
-    Attributes
-    ----------
-    l1, l2 : float
-        Mean absolute and mean squared error.
-    whitening : float
-        See `whitening`.
-    fourier : float
-        See `fourier`.
-    mean, std : float
-        Absolute difference of the two means, and of the two standard deviations, of a sample.
-    gradient_x, gradient_y : float
-        Mean absolute difference of the forward differences along a row, and down a column.
-    adversarial : float
-        See `adversarial_generator`.
-    log_mse : float
-        See `log_mse`.
-
-    References
-    ----------
-    .. [1] Lobato, Friedrich and Van Aert, Deep convolutional neural networks to restore single-shot electron
-       microscopy images, npj Comput. Mater. 10, 10 (2024).
-    """
-
-    l1: Weight = 5.0
-    l2: Weight = 4.0
-    whitening: Weight = 0.2
-    fourier: Weight = 0.4
-    mean: Weight = 8.0
-    std: Weight = 4.0
-    gradient_x: Weight = 0.8
-    gradient_y: Weight = 0.8
-    adversarial: Weight = 5e-4
-    log_mse: Weight = 0.0
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not any(getattr(self, name) for name in type(self).model_fields if name != "adversarial"):
-            raise ValueError("no loss that compares an image with its truth has a weight above 0")
-        return self
-
 
 def _in_single(compare: Comparison) -> Comparison:
     """In single precision, also within autocast to a reduced one: variances and logarithms need it."""

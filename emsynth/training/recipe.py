@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +18,7 @@ from emsynth.distortion import Chain
 from emsynth.draw import Strict
 from emsynth.errors import RecipeError
 from emsynth.recipe import Recipe, digest_of
-from emsynth.training.losses import Basket
+from emsynth.training.basket import Basket
 
 _BEGINS = "name, data, network, stages"
 
@@ -48,7 +49,7 @@ class Data(Strict):
         self.building  # noqa: B018 - whoever reads a training recipe wants to know now what is wrong with its data
         return self
 
-    @property
+    @cached_property
     def building(self) -> Recipe:
         """The building recipe with its changes."""
         try:
