@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_distortion_*.py
 
-# CI adds `bench`, so that the torch reference runs too: make test EXTRAS=dev,bench
+# CI adds `bench`, so that other readers of data sets are compared too: make test EXTRAS=dev,bench
 EXTRAS := dev
 
 .PHONY: build test check kernels tests bench leaderboards gallery atlas schema clean

@@ -134,9 +134,10 @@ def test_tiff_of_a_microscope(tmp_path):
     assert read_micrograph(tmp_path / "a.tif").pixel_size == PixelSize(0.03, 0.02, "nm")
 
 
-def test_dots_per_inch_are_no_pixel_size(tmp_path):
+@pytest.mark.parametrize("options", [{"resolutionunit": "INCH"}, {"imagej": True, "metadata": {"unit": "inch"}}])
+def test_dots_per_inch_are_no_pixel_size(options, tmp_path):
     """They are those of a printer."""
-    tifffile.imwrite(tmp_path / "a.tif", COUNTS[0], resolution=(72, 72), resolutionunit="INCH")
+    tifffile.imwrite(tmp_path / "a.tif", COUNTS[0], resolution=(72, 72), **options)
     assert read_micrograph(tmp_path / "a.tif").pixel_size is None
 
 
@@ -235,6 +236,14 @@ def test_a_file_that_was_cut_off_is_refused(suffix, tmp_path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size * 2 // 3])
     with pytest.raises(StoreError, match="cannot be read as"):
         read_micrograph(path)
+
+
+def test_arrays_of_another_machine(tmp_path):
+    """Big-endian numbers become the machine's own."""
+    np.save(tmp_path / "a.npy", COUNTS.astype(">i4"))
+    read = read_micrograph(tmp_path / "a.npy").image
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, COUNTS)
 
 
 def test_pickles_are_never_loaded(tmp_path):

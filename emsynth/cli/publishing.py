@@ -1,4 +1,4 @@
-"""The verbs for those who give a data set to others, and for those who take one: card, export, datasets."""
+"""The verbs for those who give a data set or a network to others, and for those who take one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emsynth.cli.commands import DatasetArgument, _flag, _print_pairs, _stderr, app
+from emsynth.errors import NetworkError, StoreExistsError
 
 
 @app.command(epilog="Example: emsynth card datasets/stem_hd.zarr --creator 'M. Curie'")
@@ -31,15 +32,21 @@ def card(
 
 @app.command(epilog="Example: emsynth export datasets/stem_hd.zarr --to hdf5 --out s.h5")
 def export(
-    dataset: DatasetArgument,
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET|MODEL", help="A data set, such as datasets/stem_hd.zarr; "
+                                            "or a shipped network or a file of weights, for onnx.")],
     to: Annotated[str, typer.Option(metavar="FORMAT", help="webdataset (a folder of tar files), hdf5 (one file), or "
-                                                           "zip (the store itself in one file).")],
+                                                           "zip (the store itself in one file); onnx for a network.")],
     out: Annotated[Path, typer.Option(metavar="PATH", help="Folder or file to write.")],
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Only train, val or test.")] = None,
     overwrite: Annotated[bool, _flag("--overwrite", about="Replace an export that is there.")] = False,
     quiet: Annotated[bool, _flag("--quiet", "-q", about="No progress on stderr.")] = False,
 ) -> None:
-    """Write a finished data set in a format that other loaders read."""
+    """Write a finished data set in a format that other loaders read, or a network for other programs."""
+    if to == "onnx":
+        if split:
+            raise typer.BadParameter("--split is for data sets, and --to onnx for networks")
+        _export_network(str(dataset), out, overwrite)
+        return
     from emsynth.cli.progress import Watch
     from emsynth.export import export as write
 
@@ -69,6 +76,23 @@ def datasets(
         typer.echo(registry.fetch(name, lambda line: typer.echo(line, err=True)))
     else:
         _print_registry()
+
+
+def _export_network(model: str, out: Path, overwrite: bool) -> None:
+    from emsynth.restoration.shipped import shipped
+
+    try:
+        from emsynth.networks.onnx import export_onnx
+        from emsynth.networks.weights import load_weights
+    except ModuleNotFoundError as missing:
+        raise NetworkError(f"--to onnx needs {missing.name}, which is not installed; pip install "
+                           "'emsynth[train,onnx]'") from missing
+    if out.exists() and not overwrite:
+        raise StoreExistsError(f"{out}: is already there; give another --out, or --overwrite to replace it")
+    network, about = load_weights(shipped().get(model, Path(model)))
+    difference = export_onnx(out, network, about)
+    typer.echo(out)
+    typer.echo(f"equal to the network within {difference:.1g} of the range", err=True)
 
 
 def _print_registry() -> None:
