@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from emsynth.errors import EmsynthError
     from emsynth.recipe import Recipe
     from emsynth.registry import fetch
+    from emsynth.restoration.restoring import restore
     from emsynth.retake import Retake, distort
     from emsynth.sample import Sample, render, simulate
     from emsynth.simulation.field import Field
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = ["Batch", "EmsynthError", "Field", "Recipe", "Retake", "Sample", "Stream", "__version__", "bench", "build",
-           "distort", "fetch", "open_dataset", "render", "simulate", "stream"]
+           "distort", "fetch", "open_dataset", "render", "restore", "simulate", "stream"]
 
 # Loaded at first use: `import emsynth` must not wait for abTEM, Numba or zarr.
 _HOMES = {
@@ -27,7 +28,8 @@ _HOMES = {
     "Recipe": "emsynth.recipe", "Retake": "emsynth.retake",
     "Sample": "emsynth.sample", "bench": "emsynth.benchmark.bench", "build": "emsynth.builder",
     "distort": "emsynth.retake", "fetch": "emsynth.registry",
-    "open_dataset": "emsynth.store", "render": "emsynth.sample", "simulate": "emsynth.sample",
+    "open_dataset": "emsynth.store", "render": "emsynth.sample",
+    "restore": "emsynth.restoration.restoring", "simulate": "emsynth.sample",
     "Stream": "emsynth.streaming", "stream": "emsynth.streaming",
 }
 

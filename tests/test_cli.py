@@ -32,7 +32,8 @@ from emsynth.recipe import Recipe
 from emsynth.training.recipe import TrainingRecipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema", "card", "export", "datasets", "train", "restore")
+VERBS = ("build", "check", "preview", "show", "verify", "replay", "distort", "schema", "card", "export", "datasets",
+         "train", "restore")
 HEAVY = ("abtem", "ase", "dask", "matplotlib", "numba", "numpy", "pydantic", "ruamel", "scipy", "torch", "xarray",
          "zarr")
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,7 +11,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["reading", "streaming"])
+@pytest.mark.parametrize("page", ["reading", "streaming", "restore"])
 def test_the_page_runs(page, tmp_path, monkeypatch):
     """Every block in one namespace, in an empty folder."""
     text = (DOCS / f"{page}.md").read_text()

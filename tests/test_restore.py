@@ -86,11 +86,12 @@ def test_fractions_and_sixteen_bits_are_restored_alike(restorer):
     assert apart(restorer((image + 65400).astype(np.uint16)) - 65400, wanted) < 1e-3
 
 
-@pytest.mark.parametrize("value", [0, 0.1, 65535, -3.3e7, 1e-20])
+@pytest.mark.parametrize("value", [0.0, 0.1, 65535.0, -3.3e7 / 7, 1e-20])
 def test_a_constant_image_comes_back_as_it_is(restorer, value):
     """Also where the mean in floating point is not exactly the value."""
-    image = np.full((41, 57), value, np.float32)
+    image = np.full((41, 57), value)
     np.testing.assert_array_equal(restorer(image), image)
+    np.testing.assert_array_equal(restorer(image.astype(np.float32)), image.astype(np.float32))
 
 
 @pytest.mark.parametrize("size", [EXACT, FOURIER])
@@ -152,6 +153,7 @@ def test_a_fourier_network_has_tiles_of_what_it_was_trained_on(tmp_path):
     assert NeuralRestorer(network()).tiles((1000, 1100)).side < 768
 
 
+@settings(deadline=None)
 @given(st.integers(513, 9000), st.integers(8, 400))
 def test_tiles_are_no_larger_than_their_number_asks(length, overlap):
     """As few as tiles of the largest side would be, and none above that."""
@@ -162,13 +164,17 @@ def test_tiles_are_no_larger_than_their_number_asks(length, overlap):
     assert len(windows(length, Tiles(side, overlap))[0]) <= len(windows(length, Tiles(most, overlap))[0])
 
 
-def test_the_same_image_is_restored_to_the_same_bytes(weights):
+def test_the_same_image_is_restored_to_the_same_bytes(weights, monkeypatch):
     """And the number of threads is as it was."""
-    image, before = dots(200, 150), torch.get_num_threads()
+    image, before = dots(200, 150), 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     first = NeuralRestorer(weights, tile=64, threads=1)
     np.testing.assert_array_equal(first(image), first(image))
     np.testing.assert_array_equal(first(image), NeuralRestorer(weights, tile=64, threads=1)(image))
-    assert torch.get_num_threads() == before
+    assert threads[:2] == [1, before]
+    assert threads[-1] == before
 
 
 def test_a_restorer_travels(weights):

@@ -23,6 +23,7 @@ def image(rows, cols):
     return generator(0, rows * cols, "test tiling").standard_normal((rows, cols)).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_weights_sum_to_one(layout):
     """At each pixel, whatever the length; so that an image that the network leaves alone stays itself."""
@@ -35,6 +36,7 @@ def test_weights_sum_to_one(layout):
     assert weights.min() >= 0
 
 
+@settings(deadline=None)
 @given(layouts())
 def test_tiles_are_even_and_their_margins_unused(layout):
     """A tile says nothing within the margin of a border behind which there is more of the image."""
@@ -48,6 +50,7 @@ def test_tiles_are_even_and_their_margins_unused(layout):
         assert n == len(starts) - 1 or not weight[weight.size - tiles.margin:].any()
 
 
+@settings(deadline=None)
 @given(st.integers(RAMP // 2, 300))
 def test_the_overlap_for_a_margin_has_that_margin(margin):
     overlap = overlap_for(margin)
@@ -79,6 +82,7 @@ def test_one_tile_passes_smoothly_into_the_next():
     assert np.abs(np.diff(restored, axis=1)).max() <= np.pi / 2 / RAMP + 1e-6
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70))
 def test_sides_are_mirrored_to_what_is_asked(rows, cols):
     """The image is at the upper left, the rest is made of its pixels, and no side is wider than it has to be."""

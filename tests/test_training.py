@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra train
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed (extra train)")
 
 from emsynth.networks.weights import about_weights, load_weights  # noqa: E402
-from emsynth.training import state  # noqa: E402
+from emsynth.training import requirements, state  # noqa: E402
 from emsynth.training import train as trainer  # noqa: E402
 from emsynth.training.data import Feed, field_library, standardised  # noqa: E402
 from emsynth.training.recipe import Stage, TrainingRecipe  # noqa: E402
@@ -309,6 +309,13 @@ def test_pairs_are_in_units_of_the_distorted_image():
         3 / float(image[0].std(correction=0)), 1e-3)
     assert pairs.distorted[1].abs().max() == 0
     assert torch.isfinite(pairs.truth).all()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    """With what to install."""
+    monkeypatch.setattr(requirements, "PACKAGES", ("torch", "no_such_package"))
+    with pytest.raises(TrainingError, match=r"needs no_such_package, which is not installed; pip install 'emsynth\[tra"):
+        requirements.check_installed()
 
 
 def test_several_processes_share_the_work(folder, tmp_path):

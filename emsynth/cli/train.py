@@ -27,16 +27,9 @@ def train(
     The folder holds recipe.yaml, metrics.csv, a picture of each validation, checkpoint.safetensors to go on from, and
     weights.safetensors for emsynth restore and emsynth bench. Ctrl-C saves a checkpoint and stops.
     """
-    from emsynth.errors import TrainingError
+    from emsynth.training.requirements import check_installed
 
-    try:
-        import lightning_fabric
-        import safetensors
-        import torch
-    except ImportError as reason:
-        raise TrainingError(f"training needs {reason.name}, which is not installed; pip install "
-                            "'emsynth[train]'") from None
-    del lightning_fabric, safetensors, torch
+    check_installed()
     from emsynth.training.recipe import TrainingRecipe
 
     read = TrainingRecipe.load(recipe, settings or [])
