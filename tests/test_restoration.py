@@ -229,7 +229,7 @@ def test_a_restorer_cannot_write_into_the_image():
     ("emsynth.no_such:restore", "there is no module 'emsynth.no_such'"),
     ("emsynth.restoration:fnd", "has no 'fnd'; did you mean 'find'"),
     ("emsynth.restoration:__name__", "cannot be called"),
-    ("network.safetensors", "no networks yet"),
+    ("network.safetensors", "there is no such file|needs torch"),
     ("absent.onnx", "there is no such file|onnxruntime, which is not installed")])
 def test_what_cannot_be_found_is_said(spec, said):
     with pytest.raises(RestorerError, match=said):

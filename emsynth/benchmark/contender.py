@@ -134,9 +134,11 @@ def _with_truth(baseline: Baseline, suite: str) -> Callable[[Floats, Case], Any]
 
 
 def _of_spec(spec: str, found: Any) -> Identity:
-    path = Path(spec)
-    if path.is_file():
-        return Identity(path.name, "file", path.name, _digest(path.read_bytes()))
+    named = Path(spec)
+    # A shipped network is a file too, whose weights may be others in the next release.
+    path = named if named.is_file() else getattr(found, "path", None)
+    if path is not None:
+        return Identity(path.name if path == named else spec, "file", path.name, _digest(path.read_bytes()))
     return _of_callable(spec, getattr(found, "function", found), spec.encode())
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite, such as stem_hd_v1, or the file of one.")],
     restorers: Annotated[list[str] | None, typer.Option(
-        "--restorer", metavar="NAME|FILE.onnx|MODULE:FUNCTION",
+        "--restorer", metavar="NAME|FILE|MODULE:FUNCTION",
         help="A baseline by name, a network's file, or a function image -> image of your own; OTHER=... gives it "
              "another name in the table. May be given several times. By default identity and gaussian.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the table, as .csv or .parquet, and where it "
