@@ -15,6 +15,7 @@ from emsynth.errors import TrainingError
 from emsynth.recipe import Recipe
 from emsynth.simulation.field import Field
 from emsynth.specimen.base import Columns
+from emsynth.store.reading import open_reading
 from emsynth.training import validation
 from emsynth.training.validation import Validation, restore_all
 
@@ -117,6 +118,15 @@ def test_another_chain_takes_the_place_of_the_library_s(library):
     for pair in Validation(library, 2, clean, size=32).pairs:
         assert pair.truth.shape == (32, 32)
         assert np.allclose(pair.distorted, pair.truth, rtol=1e-4)
+
+
+def test_pairs_are_shared_out_among_chains(library):
+    """By their weights: a chain that does nothing leaves its pairs as they are."""
+    noisy = open_reading(library).store.recipe.distort
+    clean = noisy.model_copy(update={"detector": ()})
+    pairs = Validation(library, 40, size=32, chains=((3.0, clean), (1.0, noisy))).pairs
+    untouched = sum(np.array_equal(pair.truth, pair.distorted) for pair in pairs)
+    assert 22 <= untouched <= 38  # 30 of 40, three deviations
 
 
 def test_a_library_without_val_says_so(tmp_path):

@@ -119,8 +119,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             _keep(self.folder / "recipe.yaml", self.recipe)
             self.validation = Validation(self.library, self.recipe.validation.images,
-                                         self.recipe.data.building.model_copy(
-                                             update={"distort": self.recipe.data.chains()[0][1]}))
+                                         self.recipe.data.building, chains=self.recipe.data.chains())
         self.logbook = Logbook(self.folder, self.progressed.steps if self.resume else None,
                                steps=sum(self.steps_of(stage) for stage in self.recipe.stages),
                                tensorboard=self.recipe.validation.tensorboard, rank=self.fabric.global_rank)

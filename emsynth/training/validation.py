@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emsynth.distortion import Chain
 from emsynth.errors import FieldError, TrainingError
 from emsynth.metrics import columns, fidelity, targets
 from emsynth.passes import split_of
 from emsynth.recipe import Recipe
 from emsynth.sample import Sample, render
 from emsynth.store.reading import Readable, open_reading
+from emsynth.streams import Streams
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +98,8 @@ class Validation:
         Whose `image` and `distort` take the place of the library's own.
     size : int, optional
         Side of the images, px; that of the recipe where it is not given.
+    chains : sequence of (float, Chain), optional
+        What to distort by in place of one `distort` section, each pair by one of these, drawn with these weights.
 
     Raises
     ------
@@ -106,11 +110,11 @@ class Validation:
     """
 
     def __init__(self, library: Place | Sequence[Place], count: int, recipe: Recipe | None = None,
-                 size: int | None = None) -> None:
+                 size: int | None = None, chains: Sequence[tuple[float, Chain]] = ()) -> None:
         if count < 1:
             raise TrainingError(f"validation: {count} pairs are none; give 1 or more")
         places = [library] if isinstance(library, str | os.PathLike) else list(library)
-        shelves = [_Shelf(open_reading(place), recipe, size) for place in places]
+        shelves = [_Shelf(open_reading(place), recipe, size, tuple(chains)) for place in places]
         fields = [(shelf, number) for shelf in shelves for number in shelf.fields]
         if not fields:
             raise TrainingError(
@@ -181,6 +185,16 @@ class _Shelf:
     readable: Readable
     other: Recipe | None
     size: int | None
+    chains: tuple[tuple[float, Chain], ...]
+
+    def recipe_of(self, sample: int) -> Recipe:
+        """What sample `sample` is rendered by."""
+        if not self.chains:
+            return self.recipe
+        places = np.cumsum([weight for weight, _ in self.chains])
+        at = Streams(self.recipe.seed, sample).uniform("validation.chain") * places[-1]
+        chain = self.chains[int(np.searchsorted(places, at))][1]
+        return self.recipe.model_copy(update={"distort": chain.model_copy(update={"undistorted": 0.0})})
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -213,10 +227,11 @@ def _pairs(fields: Sequence[tuple[_Shelf, int]], count: int) -> list[Pair]:
 def _of_field(shelf: _Shelf, number: int, share: int) -> Iterator[Pair]:
     if not share:
         return
-    field, recipe = shelf.readable.field(number), shelf.recipe
+    field = shelf.readable.field(number)
     for turn in range(share + _TRIES):
+        sample = number + turn * shelf.recipe.fields
         try:
-            made = render(recipe, number + turn * recipe.fields, field)
+            made = render(shelf.recipe_of(sample), sample, field)
         except FieldError:  # a window that does not fit, or shows nothing
             continue
         yield _pair(made)
