@@ -7,9 +7,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from toy_suite import toy_suite
 
-from benchmarks.results.leaderboards import HERE, make, text
+from benchmarks.results import leaderboards
+from benchmarks.results.leaderboards import HERE, RESTORERS, entered, make, text
 from emsynth.benchmark import shipped
 from emsynth.benchmark.score import error
+from emsynth.builder.job import Silence
 
 
 def smooth(image):
@@ -26,6 +28,40 @@ def test_the_reference_is_kept_once(tmp_path):
         file.unlink()
     again = make(suite, tmp_path, {"smooth": "identity"}, references=tmp_path / "kept").read_text()
     assert "100.0" not in next(line for line in again.splitlines() if line.startswith("| smooth"))
+
+
+class Counter(Silence):
+    """How many images are yet to be restored."""
+
+    def begin(self, what, total):
+        self.total = total
+
+
+def test_a_network_enters_the_suite_it_is_made_for(monkeypatch, tmp_path):
+    """Beside the baselines, by its file; suites of other modalities are left alone."""
+    monkeypatch.setattr(leaderboards, "networks", lambda: {"stem_hd": tmp_path / "stem_hd.safetensors"})
+    assert list(entered("stem_hd_v1")) == [*RESTORERS, "stem_hd"]
+    assert entered("stem_hd_v1")["stem_hd"] == str(tmp_path / "stem_hd.safetensors")
+    assert list(entered("tem_hd_v1")) == list(RESTORERS)
+
+
+def test_only_the_new_network_is_run(monkeypatch, tmp_path):
+    """What is in the table stays, and the page has a row of both."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
+    from emsynth.networks.cgrdn import CGRDN, Size
+    from emsynth.networks.weights import save_weights
+
+    suite, watch = toy_suite(families=("poisson",), severities=(3,)), Counter()
+    make(suite, tmp_path, {"smooth": smooth}, references=tmp_path / "kept", judge="smooth")
+    torch.manual_seed(0)
+    network = CGRDN(Size(layers=1, growth=4, width=8, groups=1, blocks=1))
+    path = save_weights(tmp_path / "toy.safetensors", network, half=True)
+    monkeypatch.setattr(leaderboards, "networks", lambda: {"toy": path})
+    both = {"smooth": smooth} | entered(suite.name, ())
+    page = make(suite, tmp_path, both, watch=watch, references=tmp_path / "kept")
+    assert watch.total == len(suite)
+    assert [line.split()[1] for line in page.read_text().splitlines() if line.startswith(("| smooth", "| toy"))] == [
+        "smooth", "toy"]
 
 
 @pytest.fixture(scope="module", params=shipped.names())

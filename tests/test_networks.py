@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from emsynth.errors import NetworkError
+from emsynth.errors import NetworkError, StoreError
 from emsynth.streams import generator
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
@@ -15,7 +15,7 @@ safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is no
 
 from emsynth.networks.cgrdn import CGRDN, Size  # noqa: E402
 from emsynth.networks.discriminator import PatchDiscriminator, with_noise  # noqa: E402
-from emsynth.networks.weights import about_weights, load_weights, save_weights  # noqa: E402
+from emsynth.networks.weights import about_weights, load_weights, save_weights, trained_side  # noqa: E402
 
 SMALL = {"layers": 2, "growth": 4, "width": 6, "groups": 2, "blocks": 2}
 KINDS = pytest.mark.parametrize("inside", [0, 3], ids=["exact", "fourier"])
@@ -208,10 +208,32 @@ def test_a_file_of_something_else_is_refused(tmp_path, header, message):
     assert str(raised.value).count("odd.safetensors") == 1
 
 
-def test_a_header_that_asks_for_a_monster_is_refused(tmp_path):
-    """Before memory is asked for."""
+@pytest.mark.parametrize("monster", [{"width": 200_000}, {"width": 10**12}, {"layers": 10**9}, {"groups": 10**30},
+                                     {"growth": 10**30}])
+def test_a_header_that_asks_for_a_monster_is_refused(tmp_path, monster):
+    """Before memory or hours are asked for."""
     with pytest.raises(NetworkError, match="does not hold the weights"):
-        load_weights(stored(tmp_path / "a.safetensors", HEADER | {"network": SMALL | {"width": 200_000}}))
+        load_weights(stored(tmp_path / "a.safetensors", HEADER | {"network": SMALL | monster}))
+
+
+def test_the_state_of_a_training_is_not_a_network(tmp_path):
+    """It lies beside the one that was meant."""
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(safetensors.save(network().state_dict(), {"emsynth training": "{}"}))
+    with pytest.raises(NetworkError, match=r"is the state of a training; give weights\.safetensors beside it"):
+        load_weights(path)
+
+
+def test_weights_that_cannot_be_written(tmp_path):
+    """Are said to be, with their place."""
+    with pytest.raises(StoreError, match=r"absent/a\.safetensors: cannot be written \(No such file"):
+        save_weights(tmp_path / "absent" / "a.safetensors", network())
+
+
+@pytest.mark.parametrize(("patch", "side"), [(96, 96), (97, 98), (8, 128), ("64", 128), (None, 128)])
+def test_the_side_of_a_training(patch, side):
+    """An even one that a network can do with, or the usual one."""
+    assert trained_side({"patch": patch}) == side
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -40])

@@ -64,10 +64,12 @@ def test_the_files_images_are_the_networks(files, inside, sides):
 
 
 @KINDS
-def test_the_restorer_of_the_file_is_the_checkpoints(files, tmp_path, inside):
-    """Normalised and padded alike, at odd sides and on counts."""
+@pytest.mark.parametrize(("sides", "hot"), [((33, 47), 1e9), ((20, 20), 900), ((160, 160), 1e9)])
+def test_the_restorer_of_the_file_is_the_checkpoints(files, tmp_path, inside, sides, hot):
+    """Normalised, padded, cut and levelled alike, at odd, small and large sides, also with a hot pixel."""
     weights = save_weights(tmp_path / "a.safetensors", network(inside))
-    image = generator(0, 1, "test onnx export").normal(900, 40, (33, 47)).astype(np.float32)
+    image = generator(0, 1, "test onnx export").normal(900, 40, sides).astype(np.float32)
+    image[7, 9] = hot
     found, expected = find(str(files[inside][0]))(image), NeuralRestorer(str(weights))(image)
     assert np.abs(found - expected).max() < 1e-5 * np.ptp(expected)
 
@@ -78,7 +80,10 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(files, inside):
     path, _ = files[inside]
     about = {pair.key: pair.value for pair in onnx.load(path).metadata_props}
     assert about.pop("emsynth.normalise") == "standard"
+    assert about.pop("emsynth.level") == "kept"
     assert about.pop("emsynth.multiple") == "2"
+    assert about.pop("emsynth.least") == "32"
+    assert about.pop("emsynth.tile", None) == ("128" if inside else None)
     assert json.loads(about.pop("emsynth.about")) == {"steps": 5}
     assert json.loads(about.pop("emsynth.network"))["fourier"] == inside
     assert not about

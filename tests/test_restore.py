@@ -15,6 +15,7 @@ from toy_suite import toy_suite
 from emsynth.benchmark import bench
 from emsynth.errors import RestorerError
 from emsynth.restoration import find, finding, neural, shipped
+from emsynth.restoration.level import levelled, steadied
 from emsynth.restoration.neural import NeuralRestorer
 from emsynth.restoration.restoring import restore
 from emsynth.restoration.tiling import Tiles, windows
@@ -92,6 +93,54 @@ def test_a_constant_image_comes_back_as_it_is(restorer, value):
     image = np.full((41, 57), value)
     np.testing.assert_array_equal(restorer(image), image)
     np.testing.assert_array_equal(restorer(image.astype(np.float32)), image.astype(np.float32))
+
+
+def test_the_mean_is_kept(restorer):
+    """To much less than what the network itself adds, which is about half of a deviation here."""
+    image = dots(90, 101)
+    run = restorer._normalised(((image - image.mean()) / image.std()).astype(np.float32))
+    assert abs(run.mean()) > 0.1
+    assert abs(restorer(image).mean() - image.mean()) < 0.01 * image.std()
+
+
+def test_hits_do_not_shift_the_level():
+    """The mean that is given back is that of the noise; what was taken away at a hit is left away."""
+    noise = generator(0, 0, "test level").standard_normal((50, 60))
+    image, restored = noise + 3, np.zeros((50, 60))
+    assert levelled(image, restored).mean() == pytest.approx(image.mean(), abs=1e-12)
+    hit = image.copy()
+    hit[10, 10:14] += 1e4
+    clean = np.delete(image.ravel(), 10 * 60 + np.arange(10, 14)).mean()
+    assert levelled(hit, restored) == pytest.approx(np.full((50, 60), clean), abs=1e-12)
+    np.testing.assert_allclose(levelled(5 * hit + 7, 5 * restored + 7), 5 * levelled(hit, restored) + 7, rtol=1e-12)
+
+
+def test_a_hot_pixel_ruins_nothing(restorer):
+    """Of a million times the brightness, beside a dead one and a smaller one: the rest is as it was without them."""
+    image = dots(80, 90).astype(np.float64)
+    wanted, hot = restorer(image), image.copy()
+    hot[40, 45], hot[0, 0], hot[70, 20] = 2e7, -3e4, 5e3
+    assert steadied(hot)[1].sum() == 3
+    far = np.ones(hot.shape, bool)
+    for row, col in ((40, 45), (0, 0), (70, 20)):
+        far[max(row - 4, 0):row + 5, max(col - 4, 0):col + 5] = False
+    restored = restorer(hot)
+    psnr = 10 * np.log10(np.ptp(wanted) ** 2 / np.mean((restored - wanted)[far] ** 2))
+    assert psnr > 40
+    assert np.ptp(restored) < 1.5 * np.ptp(wanted)
+    assert apart(restorer(3 * hot - 50), 3 * restored - 50) < 1e-4
+
+
+@pytest.mark.parametrize(("row", "col"), [(50, 50), (50.5, 50.5), (0, 0), (99, 37.5)])
+def test_a_single_column_is_no_hot_pixel(row, col):
+    """Of 3 px (full width at half maximum), on a support without noise, wherever it is."""
+    rows, cols = np.indices((100, 100))
+    column = np.exp(-4 * np.log(2) * ((rows - row) ** 2 + (cols - col) ** 2) / 9)
+    assert column.max() - column.mean() > 20 * column.std()
+    assert not steadied(column)[1].any()
+    pixel = np.zeros((100, 100))
+    pixel[round(row), round(col)] = 1
+    assert steadied(pixel)[1].sum() == 1
 
 
 @pytest.mark.parametrize("size", [EXACT, FOURIER])
@@ -245,6 +294,11 @@ def with_value(value, kind=np.float32):
     (with_value(np.nan), "the image: 2 of 600 pixels are NaN or infinite, the first at row 7, column 11; replace them"),
     (with_value(-np.inf), "2 of 600 pixels are NaN or infinite"),
     (np.stack([dots(20, 30), with_value(np.nan)]), "frame 1: 2 of 600 pixels are NaN"),
+    (np.ma.masked_greater(with_value(999), 900), r"the image: 2 of 600 pixels are masked; fill them first, e\.g\. image"),
+    (np.ma.masked_greater(np.stack([dots(20, 30), with_value(999)]), 900), "frame 1: 2 of 600 pixels are masked"),
+    (dots(20, 30) * 1e200, "the image: its deviation, inf, is not within"),
+    (dots(20, 30) * 1e-200, "the image: its deviation, 0, is not within"),
+    (dots(20, 30) * np.float32(5e36), "the image: reaches to .* beyond what float32 holds"),
     (with_value(1j, np.complex64), "holds complex64, not real numbers; restore its modulus"),
     (dots(20, 30) > 20, "holds bool, not real numbers; convert it to float32"),
     (dots(20, 30).astype(object), "holds object"),
@@ -256,6 +310,13 @@ def with_value(value, kind=np.float32):
 def test_an_image_that_cannot_be_restored_is_refused(image, said, weights):
     with pytest.raises(RestorerError, match=said):
         restore(image, weights)
+
+
+def test_a_mask_that_masks_nothing_is_no_hindrance(weights):
+    image = dots(20, 30)
+    restored = restore(np.ma.masked_invalid(image), weights)
+    assert not isinstance(restored, np.ma.MaskedArray)
+    np.testing.assert_array_equal(restored, restore(image, weights))
 
 
 @pytest.mark.parametrize(("asked", "said"), [
@@ -359,5 +420,31 @@ def test_an_onnx_file_says_which_tiles_it_wants(tmp_path):
     path = onnx_file(tmp_path / "n.onnx", (64, 64), tile="64")
     find(str(path)).check_shape(image.shape)
     np.testing.assert_allclose(restore(image, path), 2 * image - image.mean(), rtol=1e-4, atol=1e-3)
-    with pytest.raises(RestorerError, match=r"emsynth\.tile: '64 px' is not a whole number"):
-        find(str(onnx_file(tmp_path / "m.onnx", (64, 64), tile="64 px")))
+
+
+@pytest.mark.parametrize(("about", "said"), [
+    ({"tile": "64 px"}, r"emsynth\.tile: '64 px' is not a whole number"), ({"tile": "33"}, r"emsynth\.tile: 33 is not an even"),
+    ({"tile": "16"}, r"emsynth\.tile: 16 px is too little"), ({"least": "0"}, r"emsynth\.least: '0' is not a whole"),
+    ({"level": "high"}, r"emsynth\.level: 'high' is neither returned nor kept"),
+    ({"level": "kept", "normalise": "none"}, r"emsynth\.level: 'kept' needs emsynth\.normalise: standard")])
+def test_metadata_that_cannot_be_are_named_with_their_file(about, said, tmp_path):
+    with pytest.raises(RestorerError, match=rf"m\.onnx: metadata {said}"):
+        find(str(onnx_file(tmp_path / "m.onnx", ("h", "w"), **about)))
+
+
+def test_an_overlap_needs_a_tile(tmp_path):
+    """One that nothing would come of is not passed over in silence."""
+    path = onnx_file(tmp_path / "n.onnx", ("h", "w"))
+    with pytest.raises(RestorerError, match=r"overlap: 16 px of which tiles\? .*n\.onnx names none"):
+        restore(dots(80, 80), path, overlap=16)
+    assert restore(dots(80, 80), path, tile=64, overlap=16).shape == (80, 80)
+
+
+def test_a_foreign_file_is_given_images_as_they_are(tmp_path):
+    """Its level and a hot pixel are its own business, unless it says otherwise."""
+    image = dots(61, 75).astype(np.float64)
+    image[30, 30] = 1e5
+    plain, kept = (restore(image, onnx_file(tmp_path / f"{level}.onnx", ("h", "w"), level=level))
+                   for level in ("returned", "kept"))
+    np.testing.assert_allclose(plain, 2 * image - image.mean(), rtol=1e-4, atol=1e-2)
+    assert kept.max() < 100

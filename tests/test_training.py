@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from emsynth.networks.weights import about_weights, load_weights  # noqa: E402
 from emsynth.training import requirements, state  # noqa: E402
 from emsynth.training import train as trainer  # noqa: E402
 from emsynth.training.data import Feed, field_library, standardised  # noqa: E402
+from emsynth.training.folder import alone_in  # noqa: E402
 from emsynth.training.recipe import Stage, TrainingRecipe  # noqa: E402
 from emsynth.training.train import train  # noqa: E402
 
@@ -162,11 +162,11 @@ def test_a_loss_that_is_no_number_is_kept(folder, tmp_path, monkeypatch):
     def lost(basket, restored, truth, logits):
         given.append(truth)
         loss, parts = learnt(basket, restored, truth, logits)
-        wrong = torch.tensor(float("nan"))
-        return (wrong, parts | {"l1": wrong}) if len(given) == 3 else (loss, parts)
+        wrong = loss * float("nan")
+        return (wrong, parts | {"l1": wrong.detach()}) if len(given) == 3 else (loss, parts)
 
     monkeypatch.setattr(trainer, "generator_loss", lost)
-    with pytest.raises(TrainingError, match=r"step 3 \(stage pixels\): the loss is not a number \(l1\)") as caught:
+    with pytest.raises(TrainingError, match=r"step 3 \(stage pixels\): the loss is not a number \(l1, gradient\)") as caught:
         train(load(folder), tmp_path)
     with np.load(tmp_path / "lost_step_000003_rank_0.npz") as kept:
         assert np.array_equal(kept["truth"], given[-1].numpy())
@@ -179,11 +179,63 @@ def test_what_has_not_begun_may_change(folder, tmp_path, monkeypatch):
         stop_after(patch, STOP_AFTER)
         with pytest.raises(KeyboardInterrupt):
             train(load(folder), tmp_path)
-    for other in ("stages.pixels.batch=2", "network.growth=5", "seed=4", "data.set=[distort.expected_counts=9]"):
-        with pytest.raises(TrainingError, match="is of another training"):
+    for other, key in (("stages.pixels.batch=2", "stages.0.batch"), ("network.growth=5", "network.growth"),
+                       ("seed=4", "seed"), ("data.set=[distort.expected_counts=9]", "data.building")):
+        with pytest.raises(TrainingError, match=f"is of another training: {key} changed since"):
             train(load(folder, other), tmp_path, resume=True)
-    train(load(folder, "stages.gan.samples=8"), tmp_path, resume=True)
+    train(load(folder, "stages.gan.samples=8", "stages.pixels.rate.peak=1e-4", "hardware.precision=bf16-mixed"),
+          tmp_path, resume=True)
     assert about_weights(tmp_path / "weights.safetensors")[1]["samples"] == 48
+
+
+def test_a_later_stage_may_bring_a_discriminator(folder, tmp_path, monkeypatch):
+    """Of which a checkpoint of the earlier ones knows nothing."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, STOP_AFTER)
+        with pytest.raises(KeyboardInterrupt):
+            train(load(folder, "stages.gan.losses.adversarial=0"), tmp_path)
+    train(load(folder), tmp_path, resume=True)
+    assert any(name.startswith("critic/") for name in state._read(tmp_path / "checkpoint.safetensors")[1])
+
+
+def test_a_gradient_that_is_no_number_spares_the_checkpoint(folder, tmp_path, monkeypatch):
+    """The step is named, and what was learnt before it is gone on with."""
+    descended = trainer.Run.descend
+
+    def broken(run, module, adam, rate, clip):
+        if run.progressed.steps == 4:
+            next(module.parameters()).grad.fill_(float("inf"))
+        return descended(run, module, adam, rate, clip)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Run, "descend", broken)
+        with pytest.raises(TrainingError, match=r"step 5 \(stage pixels\): the loss is not a number \(gradient\)"):
+            train(load(folder, "checkpoint=1e-9"), tmp_path)
+    assert state._read(tmp_path / "checkpoint.safetensors")[0]["progressed"]["steps"] == 4
+    train(load(folder), tmp_path, resume=True)
+
+
+def test_one_training_at_a_time(folder, tmp_path):
+    """A second one in the same folder is told so, and leaves everything alone."""
+    with alone_in(tmp_path, False, True), pytest.raises(TrainingError, match="another training is at work in it"):
+        train(load(folder), tmp_path)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_little_memory_is_told(folder):
+    """Rather than a training on the first fields alone."""
+    with pytest.raises(TrainingError, match=r"data\.memory: 1e-06 GB do not hold the fields"):
+        Feed(load(folder, "data.memory=1e-6"), folder / "library.zarr", 0)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ("hardware.accelerator=cuda", r"hardware: cuda with 1 devices .* cannot be had here \(available: cpu"),
+    ("hardware.precision=16-mixed", "hardware.precision: 16-mixed is for GPUs")])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_hardware_that_is_not_there_is_named(folder, wrong, said):
+    """In a line, before anything is simulated."""
+    with pytest.raises(TrainingError, match=said):
+        trainer.check_hardware(load(folder, wrong))
 
 
 def test_two_runs_in_one_folder_are_refused(folder, whole):
@@ -248,6 +300,9 @@ def test_the_rate_rises_and_falls():
 @pytest.mark.parametrize(("wrong", "said"), [
     ("stages.pixels.patch=300", r"stages\.0\.patch: 300 px is more than the 48 px of the windows"),
     ("stages.pixels.patch=31", r"stages\.0\.patch: 31 px is odd"),
+    ("stages.gan.patch=20", r"stages\.1\.patch: 20 px is too small for the discriminator"),
+    ("stages.gan.name=pixels", r"stages\.1\.name: 'pixels' is the name of an earlier stage"),
+    ("hardware.devices=0", r"hardware\.devices"),
     ("network.layer=3", r"network\.layer: unknown key; did you mean 'layers'\?"),
     ("data.recipe=stem_hdd", r"stem_hdd: no such file, and no shipped recipe has that name; did you mean stem_hd\?"),
     ("data.set=[image.sise=3]", r"unknown key; did you mean 'size'"),
@@ -314,19 +369,40 @@ def test_pairs_are_in_units_of_the_distorted_image():
 def test_a_missing_package_is_named(monkeypatch):
     """With what to install."""
     monkeypatch.setattr(requirements, "PACKAGES", ("torch", "no_such_package"))
-    with pytest.raises(TrainingError, match=r"needs no_such_package, which is not installed; pip install 'emsynth\[tra"):
+    with pytest.raises(TrainingError, match=r"needs no_such_package, which is not installed; pip install"):
         requirements.check_installed()
 
 
-def test_several_processes_share_the_work(folder, tmp_path):
-    """Two ranks of DDP end with weights that one file holds, after half as many steps of each."""
-    recipe = load(folder, "hardware.devices=2", "stages.pixels.samples=32").content()
+def test_several_processes_share_samples_and_gradients(folder, tmp_path):
+    """Two ranks of DDP learn what one loop learns from both their batches."""
+    recipe = load(folder, "hardware.devices=2", "average=0", "stages.pixels.samples=32").content()
     recipe["data"]["recipe"] = str(folder / "gratings.yaml")
+    recipe["stages"] = recipe["stages"][:1]
     write(tmp_path / "two.yaml", recipe)
     done = subprocess.run([sys.executable, "-m", "emsynth", "train", str(tmp_path / "two.yaml"), "--out",
                            str(tmp_path / "run")], capture_output=True, text=True, timeout=300,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    about = about_weights(tmp_path / "run" / "weights.safetensors")[1]
-    assert (about["steps"], about["samples"]) == (6, 48)
-    assert Path(done.stdout.split()[0]) == tmp_path / "run" / "weights.safetensors"
+    assert done.stdout.split()[0] == str(tmp_path / "run" / "weights.safetensors")
+    learnt, about = load_weights(tmp_path / "run" / "weights.safetensors")
+    assert (about["steps"], about["samples"]) == (4, 32)
+    expected = by_hand(TrainingRecipe.load(tmp_path / "two.yaml"), folder / "library.zarr", 4)
+    for name, value in learnt.state_dict().items():
+        assert torch.allclose(value, expected[name], atol=2e-6), name
+
+
+def by_hand(recipe, library, steps):
+    """What two ranks should learn, in one plain loop."""
+    torch.manual_seed(trainer.stream_key(recipe.seed, 0, "training.weights") >> 65)
+    network, stage = trainer.starting_network(recipe), recipe.stages[0]
+    adam = torch.optim.Adam(network.parameters(), eps=recipe.optimiser.epsilon)
+    feeds = [Feed(recipe, library, 0, rank, 2).batches(0) for rank in (0, 1)]
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = stage.rate_at(step, steps, 2)
+        losses = [trainer.generator_loss(stage.losses, network(pairs.distorted), pairs.truth)[0]
+                  for pairs in map(next, feeds)]
+        adam.zero_grad()
+        (sum(losses) / 2).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        adam.step()
+    return network.state_dict()

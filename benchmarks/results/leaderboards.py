@@ -1,6 +1,7 @@
-"""Make the leaderboards: every baseline, and an oracle of the strongest, on every frozen suite.
+"""Make the leaderboards: every baseline on every frozen suite, and the networks that come with emsynth on their own.
 
-``python -m benchmarks.results.leaderboards`` goes on where it was cut off.
+``python -m benchmarks.results.leaderboards`` goes on where it was cut off, and restores again by those alone that are
+not what they were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from emsynth.benchmark.standing import scores
 from emsynth.benchmark.suite import Suite
 from emsynth.builder.workers import usable_cores
 from emsynth.cli.progress import Watch
+from emsynth.restoration.shipped import shipped as networks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,15 @@ HERE = Path(__file__).parent
 RESTORERS = ("identity", "gaussian", "median", "wiener", "tv", "nlm", "wavelet", "bm3d", "rows_bm3d")
 FOOT = "\nMade by `python -m benchmarks.results.leaderboards`; what the columns mean: " \
        "[docs/benchmark.md](../../docs/benchmark.md), what is in the suite: [docs/suites.md](../../docs/suites.md).\n"
+
+
+def entered(suite: str, restorers: Sequence[str] = RESTORERS) -> dict[str, str]:
+    """Who stands in the leaderboard of a suite, name to what it is: baselines, and the shipped network made for it.
+
+    ``stem_hd`` is made for ``stem_hd_v1``: another modality would tell nothing about it.
+    """
+    own = {name: str(path) for name, path in networks().items() if suite.rpartition("_v")[0] == name}
+    return {name: name for name in restorers} | own
 
 
 def make(suite: Suite, folder: Path, restorers: Sequence[str] | Mapping[str, Any] = RESTORERS, workers: int = 1,
@@ -61,6 +72,6 @@ if __name__ == "__main__":
 
     for name in given.suites:
         with Watch(Console(stderr=True), False) as progress:
-            made = make(shipped.load(name), HERE, given.restorer or RESTORERS, given.workers,
+            made = make(shipped.load(name), HERE, given.restorer or entered(name), given.workers,
                         given.report and given.report / f"{name}.html", progress)
         print(made)

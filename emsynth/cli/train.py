@@ -40,9 +40,20 @@ def train(
         return
     from emsynth.cli.progress import Watch
     from emsynth.training.data import field_library
+    from emsynth.training.folder import check_folder
+    from emsynth.training.train import check_hardware, starting_network
     from emsynth.training.train import train as run
 
-    # Before the training, which has a progress of its own, and before it starts other processes.
-    with Watch(_stderr()) as watch:
-        field_library(read, watch)
-    typer.echo(run(read, out, resume))
+    folder = out or Path("runs") / read.name
+    check_folder(folder, resume)
+    check_hardware(read)
+    if not resume:
+        starting_network(read)
+    try:
+        # Before the training, which has a progress of its own, and before it starts other processes.
+        with Watch(_stderr()) as watch:
+            field_library(read, watch)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped while fields were simulated; those that are finished are kept: give the same "
+                                "command again") from None
+    typer.echo(run(read, folder, resume))

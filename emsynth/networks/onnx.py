@@ -19,11 +19,14 @@ import torch
 
 from emsynth.errors import NetworkError
 from emsynth.networks.cgrdn import CGRDN, FourierUnit
+from emsynth.networks.weights import trained_side
 from emsynth.streams import generator
 
 OPSET = 18
 CHECKED = ((48, 64), (74, 50))
 """Heights and widths at which a file is compared with its network, the latter with odd halves."""
+LEAST = 32
+"""px, to which smaller images are mirrored, as `emsynth.restoration.neural` does it."""
 TOLERANCE = 1e-4
 """Largest difference from the network, as a share of the range of what it returns; rounding leaves about 1e-6."""
 
@@ -31,10 +34,11 @@ TOLERANCE = 1e-4
 def export_onnx(path: str | os.PathLike[str], network: CGRDN, about: dict[str, Any] | None = None) -> float:
     """Write a network as ONNX, whole or not at all: (1, 1, H, W) of float32 in and out, any even sides.
 
-    The file says how it wants its images (``emsynth.normalise``: ``standard``, ``emsynth.multiple``: 2), which
-    `emsynth.restoration.network.Network` reads, the network's size (``emsynth.network``), and what is known about it
-    (``emsynth.about``), both JSON. Fourier transforms are written as products with matrices, which every runtime
-    multiplies alike: onnxruntime's own transform (1.31) fails at sizes other than the first.
+    The file says how it wants its images (``emsynth.normalise``: ``standard``, ``emsynth.level``: ``kept``,
+    ``emsynth.multiple``: 2, ``emsynth.least``: 32, with Fourier units ``emsynth.tile``: the side on which it was
+    trained), which `emsynth.restoration.network.Network` reads, the network's size (``emsynth.network``), and what is
+    known about it (``emsynth.about``), both JSON. Fourier transforms are written as products with matrices, which every
+    runtime multiplies alike: onnxruntime's own transform (1.31) fails at sizes other than the first.
 
     Parameters
     ----------
@@ -65,9 +69,7 @@ def export_onnx(path: str | os.PathLike[str], network: CGRDN, about: dict[str, A
         raise NetworkError(f"{target}: there is no folder {target.parent} to write it to")
     own = _in_products(network)
     program = _traced(own, target)
-    program.model.metadata_props.update({
-        "emsynth.normalise": "standard", "emsynth.multiple": "2",
-        "emsynth.network": json.dumps(asdict(network.size)), "emsynth.about": json.dumps(about or {}, sort_keys=True)})
+    program.model.metadata_props.update(_metadata(network, about or {}))
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         program.save(str(draft), external_data=False)
@@ -76,6 +78,14 @@ def export_onnx(path: str | os.PathLike[str], network: CGRDN, about: dict[str, A
     finally:
         draft.unlink(missing_ok=True)
     return difference
+
+
+def _metadata(network: CGRDN, about: dict[str, Any]) -> dict[str, str]:
+    wanted = {"normalise": "standard", "level": "kept", "multiple": "2", "least": str(LEAST),
+              "network": json.dumps(asdict(network.size)), "about": json.dumps(about, sort_keys=True)}
+    if network.size.fourier:
+        wanted["tile"] = str(trained_side(about))
+    return {f"emsynth.{name}": value for name, value in wanted.items()}
 
 
 class _Products(torch.nn.Module):

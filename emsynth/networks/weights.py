@@ -13,10 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from emsynth.errors import NetworkError
+from emsynth.imagery import replacing
 from emsynth.networks.cgrdn import CGRDN, Size
 
 FORMAT = 1
 _KEY = "emsynth"
+_TRAINING = "emsynth training"  # of the state of a training (emsynth.training.state)
+_SIDES = (32, 128)  # px: the least, and what is taken where none is known
 
 
 def save_weights(path: str | os.PathLike[str], network: CGRDN, about: dict[str, Any] | None = None,
@@ -38,6 +41,8 @@ def save_weights(path: str | os.PathLike[str], network: CGRDN, about: dict[str, 
     ------
     NetworkError
         A weight is not finite, or too large for half precision.
+    StoreError
+        The file cannot be written.
     """
     target = Path(path)
     kind = torch.float16 if half else torch.float32
@@ -47,21 +52,22 @@ def save_weights(path: str | os.PathLike[str], network: CGRDN, about: dict[str, 
             raise NetworkError(f"{target}: weight {name} is not finite{' in half precision' if half else ''}, so the "
                                "network is of no use; keep an earlier checkpoint")
     header = {"format": FORMAT, "network": asdict(network.size), "about": about or {}}
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as file:
-            file.write(save(tensors, {_KEY: json.dumps(header, sort_keys=True)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(target) as file:
+        file.write(save(tensors, {_KEY: json.dumps(header, sort_keys=True)}))
+        file.flush()
+        os.fsync(file.fileno())
     return target
 
 
 def about_weights(path: str | os.PathLike[str]) -> tuple[Size, dict[str, Any]]:
     """Size of the network in a file, and what is written about it; NetworkError as `load_weights`."""
     return _header(Path(path), _opened(Path(path)))
+
+
+def trained_side(about: dict[str, Any]) -> int:
+    """Side of the patches that a network was trained on, px, made even; 128 where ``about["patch"]`` is none."""
+    patch, (least, unknown) = about.get("patch"), _SIDES
+    return patch + patch % 2 if isinstance(patch, int) and patch >= least else unknown
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[CGRDN, dict[str, Any]]:
@@ -75,9 +81,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[CGRDN, dict[str, Any]]:
     source = Path(path)
     opened = _opened(source)
     size, about = _header(source, opened)
-    # The file's word for its size is not taken before its tensors bear it out.
-    with torch.device("meta"):
-        network = CGRDN(size)
+    network = _empty(source, size, len(opened.keys()))
     try:
         tensors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as reason:
@@ -94,6 +98,20 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[CGRDN, dict[str, Any]]:
     return network.eval(), about
 
 
+def _empty(path: Path, size: Size, tensors: int) -> CGRDN:
+    """A network without numbers: the file's word for its size is not taken before its tensors bear it out."""
+    convolutions = size.groups * size.blocks * (size.layers + 1)
+    if convolutions > tensors:
+        raise NetworkError(f"{path}: does not hold the weights of the network that it names ({convolutions} "
+                           f"convolutions and more, in {tensors} tensors); take another copy of it")
+    try:
+        with torch.device("meta"):
+            return CGRDN(size)
+    except (RuntimeError, TypeError, OverflowError) as reason:
+        raise NetworkError(f"{path}: does not hold the weights of the network that it names ({_short(reason)}); take "
+                           "another copy of it") from None
+
+
 def _opened(path: Path) -> Any:
     if not path.is_file():
         raise NetworkError(f"{path}: there is no such file")
@@ -106,7 +124,10 @@ def _opened(path: Path) -> Any:
 
 def _header(path: Path, opened: Any) -> tuple[Size, dict[str, Any]]:
     """Size and description, of a file that emsynth has written."""
-    written = (opened.metadata() or {}).get(_KEY)
+    metadata = opened.metadata() or {}
+    if _TRAINING in metadata:
+        raise NetworkError(f"{path}: is the state of a training; give weights.safetensors beside it")
+    written = metadata.get(_KEY)
     if written is None:
         raise NetworkError(f"{path}: is a safetensors file of something else: it does not say which network its "
                            "weights are of; give one that emsynth wrote, or wrap yours in a function image -> image")

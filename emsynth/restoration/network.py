@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.errors import RestorerError
+from emsynth.restoration.level import about_mean
 from emsynth.restoration.neural import check_image
 from emsynth.restoration.protocol import Floats
 from emsynth.restoration.tiling import Tiles, blended, mirrored
 
 NORMALISATIONS = ("standard", "none")
+LEVELS = ("returned", "kept")
 
 
 class Network:
@@ -23,7 +25,9 @@ class Network:
     The network gets float32 of shape (1, 1, H, W) and returns the same. By default it sees each image less its own
     mean, divided by its own standard deviation, and what it returns is scaled back. The file's metadata may say
     otherwise: ``emsynth.normalise`` is ``standard`` or ``none``, ``emsynth.multiple`` a number of pixels of which both
-    sides are to be a multiple: the image is mirrored at its lower and right ends, and what comes back is cropped.
+    sides are to be a multiple, and ``emsynth.least`` the smallest side: the image is mirrored at its lower and right
+    ends, and what comes back is cropped. ``emsynth.level``, ``returned`` or ``kept``, is whether extreme pixels are
+    replaced before and the mean is given back after, as `emsynth.restoration.level` does it for a network of emsynth.
     ``emsynth.tile`` is the side of the tiles, px, into which larger images are cut; without it they are not.
 
     Parameters
@@ -31,14 +35,16 @@ class Network:
     path : str
         Of the file.
     tile, overlap : int, optional
-        Side of the tiles and what neighbours have in common, px, even; half of a tile by default.
+        Side of the tiles and what neighbours have in common, px, even; half of a tile by default. An overlap needs
+        a tile, here or in the file.
     threads : int, optional
         Of the processor; one by default.
 
     Raises
     ------
     RestorerError
-        onnxruntime is not installed, there is no such file, or it is not a network of this kind.
+        onnxruntime is not installed, there is no such file, it is not a network of this kind, or a number is not
+        allowed.
     """
 
     def __init__(self, path: str, tile: int | None = None, overlap: int | None = None,
@@ -60,35 +66,26 @@ class Network:
         self._input = self._one_image(self._session.get_inputs(), "input")
         self._output = self._one_image(self._session.get_outputs(), "output")
         about = self._session.get_modelmeta().custom_metadata_map
-        self._normalise = about.get("emsynth.normalise", "standard")
-        if self._normalise not in NORMALISATIONS:
-            raise RestorerError(f"{path}: metadata emsynth.normalise: {self._normalise!r} is neither "
-                                f"{' nor '.join(NORMALISATIONS)}")
-        self._multiple = self._number(about, "multiple", 1)
-        tile = tile or self._number(about, "tile", 0)
-        self._tiles = Tiles(tile, tile // 4 * 2 if overlap is None else overlap) if tile else None
+        self._normalise = self._word(about, "normalise", NORMALISATIONS)
+        self._kept = self._word(about, "level", LEVELS) == "kept"
+        if self._kept and self._normalise == "none":
+            raise RestorerError(f"{path}: metadata emsynth.level: 'kept' needs emsynth.normalise: standard; export it "
+                                "again")
+        self._multiple, self._least = self._number(about, "multiple", 1), self._number(about, "least", 1)
+        self._tiles = self._laid_out(about, tile, overlap)
 
     def __call__(self, image: NDArray[Any], /) -> NDArray[Any]:
         """Restore one image; float32 comes back, or float64 where that was given."""
         kind = check_image(image)
-        shift, scale = 0.0, 1.0
-        if self._normalise == "standard":
-            if image.min() == image.max():
-                return image.astype(kind)
-            shift, scale = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-        given = ((image.astype(np.float64) - shift) / scale).astype(np.float32)
-        rows, cols = image.shape
-        wide = mirrored(given, self._multiple)
-        if self._tiles is None or max(wide.shape) <= self._tiles.side:
-            restored = self._run(wide[None])[0]
-        else:
-            restored = blended(mirrored(wide, 2), self._tiles, self._run, 1)
-        return np.asarray(restored[:rows, :cols].astype(np.float64) * scale + shift, kind)
+        if self._normalise == "none":
+            return self._tiled(np.asarray(image, np.float32)).astype(kind)
+        return about_mean(np.asarray(image), self._tiled, kind, self.name, self._kept)
 
     def check_shape(self, shape: tuple[int, int]) -> None:
         """RestorerError where the network was exported for images of another shape only."""
-        most = self._tiles.side if self._tiles else max(shape) + self._multiple
-        wide = tuple(min(side + -side % self._multiple, most) for side in shape)
+        most = self._tiles.side if self._tiles else max(*shape, self._least) + self._multiple
+        given = [max(side, self._least) for side in shape]
+        wide = tuple(min(side + -side % self._multiple, most) for side in given)
         if any(isinstance(fixed, int) and fixed != side for fixed, side in zip(self._sides, wide, strict=True)):
             raise RestorerError(f"{self.name}: takes images of {' × '.join(map(str, self._sides))} only, and these are "
                                 f"{shape[0]} × {shape[1]}; export it again with both sides left open (dynamic axes)")
@@ -100,6 +97,16 @@ class Network:
     def __reduce__(self) -> tuple[Any, ...]:
         return Network, self._made_from
 
+    def _tiled(self, image: Floats) -> Floats:
+        """What the network makes of an image of any size, (H, W)."""
+        rows, cols = image.shape
+        wide = mirrored(image, self._multiple, self._least)
+        if self._tiles is None or max(wide.shape) <= self._tiles.side:
+            restored = self._run(wide[None])[0]
+        else:
+            restored = blended(mirrored(wide, 2), self._tiles, self._run, 1)
+        return np.asarray(restored[:rows, :cols])
+
     def _run(self, images: Floats) -> Floats:
         """What the network makes of images, (N, H, W), one after the other."""
         return np.stack([self._one(image) for image in images])
@@ -109,6 +116,28 @@ class Network:
         if returned.shape != (1, 1, *image.shape):
             raise RestorerError(f"{self.name}: returned shape {returned.shape} for {(1, 1, *image.shape)}")
         return np.asarray(returned[0, 0], np.float32)
+
+    def _laid_out(self, about: dict[str, str], tile: int | None, overlap: int | None) -> Tiles | None:
+        """How images are cut: as was asked for, else as the file says."""
+        if tile is None:
+            tile = self._number(about, "tile", 0)
+            if not tile and overlap is not None:
+                raise RestorerError(f"overlap: {overlap!r} px of which tiles? {self.name} names none; give a tile as "
+                                    "well")
+            if not tile:
+                return None
+            try:
+                Tiles(tile, 0)
+            except RestorerError as reason:
+                raise RestorerError(f"{self.name}: metadata emsynth.{reason}") from None
+        return Tiles(tile, tile // 4 * 2 if overlap is None and isinstance(tile, int) else overlap or 0)
+
+    def _word(self, about: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
+        """A word in the metadata, by default the first of those that are allowed."""
+        word = about.get(f"emsynth.{name}", allowed[0])
+        if word not in allowed:
+            raise RestorerError(f"{self.name}: metadata emsynth.{name}: {word!r} is neither {' nor '.join(allowed)}")
+        return word
 
     def _number(self, about: dict[str, str], name: str, default: int) -> int:
         """A number of pixels in the metadata."""

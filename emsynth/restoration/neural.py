@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsynth.errors import NetworkError, RestorerError
+from emsynth.restoration.level import about_mean
 from emsynth.restoration.protocol import Floats
 from emsynth.restoration.shipped import shipped
 from emsynth.restoration.tiling import Tiles, blended, mirrored, overlap_for
@@ -24,7 +25,6 @@ _WHOLE = 2**20  # px up to which an image is not cut
 _AT_ONCE = 2**18  # px of small tiles that the network gets at once
 _LEAST = 32  # px, to which smaller images are mirrored
 _TILE = 768  # px, the most of the exact network
-_FOURIER_TILE = 128  # px, where it is not known on which the network was trained
 _PROBE = (64, 640)  # px; half of its length is more than the paper's largest network sees to either side
 _AGREE = 1e-4  # of the range, a tenth of what tiles are promised to differ by
 
@@ -34,7 +34,8 @@ class NeuralRestorer:
 
     The network sees the whole image less its mean and divided by its deviation, both computed in double precision,
     whether it is cut into tiles or not, and what it returns is scaled back: ``a·x + b`` in gives ``a·y + b`` out for
-    any a above 0. A constant image is returned as it is. Odd sides, and sides below 32 px, are mirrored.
+    any a above 0. The mean is kept, and single extreme pixels are replaced before (`emsynth.restoration.level`). A
+    constant image is returned as it is. Odd sides, and sides below 32 px, are mirrored.
 
     Parameters
     ----------
@@ -104,14 +105,10 @@ class NeuralRestorer:
         Raises
         ------
         RestorerError
-            It is no grey image, or not all of it is finite.
+            It is no grey image, not all of it is finite, something is masked, or its numbers are too large or small.
         """
         kind = check_image(image)
-        if image.min() == image.max():
-            return image.astype(kind)
-        mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-        restored = self._normalised(((image.astype(np.float64) - mean) / deviation).astype(np.float32))
-        return np.asarray(restored.astype(np.float64) * deviation + mean, kind)
+        return about_mean(np.asarray(image), self._normalised, kind, self.name)
 
     def tiles(self, shape: tuple[int, int]) -> Tiles:
         """How an image of this shape, px, is cut."""
@@ -157,16 +154,15 @@ class NeuralRestorer:
     @property
     def _patch(self) -> int:
         """Side of the patches that the network was trained on, px."""
-        patch = self.about.get("patch")
-        return patch + patch % 2 if isinstance(patch, int) and patch >= _LEAST else _FOURIER_TILE
+        from emsynth.networks.weights import trained_side
+
+        return trained_side(self.about)
 
     def _normalised(self, image: Floats) -> Floats:
         rows, cols = image.shape
         given = mirrored(image, 2, _LEAST)
         with self._settled():
             restored = blended(given, self.tiles((rows, cols)), self.run, _AT_ONCE)
-        if not np.isfinite(restored).all():
-            raise RestorerError(f"{self.name}: the network returned numbers that are not finite; take another one")
         return restored[:rows, :cols]
 
     @contextlib.contextmanager
@@ -199,6 +195,9 @@ def check_image(image: Any, place: str = "the image") -> np.dtype[Any]:
     """
     if not isinstance(image, np.ndarray):
         raise RestorerError(f"{place}: {type(image).__name__} is not an array; give a 2-D NumPy array")
+    if np.ma.is_masked(image):
+        raise RestorerError(f"{place}: {np.ma.count_masked(image)} of {image.size} pixels are masked; fill them first, "
+                            "e.g. image.filled(image.mean())")
     if image.dtype.kind not in "fiu":
         raise RestorerError(f"{place}: holds {image.dtype}, not real numbers; {_way_out(image.dtype)}")
     if image.ndim != 2 or not image.size:

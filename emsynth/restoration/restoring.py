@@ -49,7 +49,8 @@ def restore(image: NDArray[Any], model: str | os.PathLike[str] | Callable[[NDArr
     Raises
     ------
     RestorerError
-        The model cannot be had, or the image cannot be restored: it is coloured, complex or boolean, or holds NaN.
+        The model cannot be had, or the image cannot be restored: it is coloured, complex or boolean, holds NaN, or
+        something in it is masked.
     """
     if dtype not in (None, "same"):
         raise RestorerError(f"dtype: {dtype!r} is neither 'same' nor None; convert what is returned with .astype")
@@ -58,7 +59,7 @@ def restore(image: NDArray[Any], model: str | os.PathLike[str] | Callable[[NDArr
     restorer = _restorer(model, tile, overlap, threads)
     restored = np.empty(frames.shape, image.dtype if dtype else kinds[0])
     for n, frame in enumerate(frames):
-        restored[n] = _as_type(_restored(frame, restorer), restored.dtype)
+        restored[n] = _as_type(_restored(np.asarray(frame), restorer), restored.dtype)
     return restored.reshape(image.shape)
 
 

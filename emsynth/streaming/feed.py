@@ -212,6 +212,11 @@ class Stream:
         return self._order.steps
 
     @property
+    def parts(self) -> int:
+        """Parts that an epoch goes through in turn, because not all fields can be held; 0 where they can."""
+        return len(self._order.groups)
+
+    @property
     def samples(self) -> NDArray[np.int64]:
         """Indices of the samples of the split, of all ranks."""
         return self._order.samples

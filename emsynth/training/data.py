@@ -99,7 +99,12 @@ class Feed:
             "rank": rank, "world": world, "drop_last": True, "memory": int(data.memory * _GB), "distort": data.chains()}
         self._library, self._workers, self._threads = library, data.workers, data.threads
         self.waited = 0.0
-        self._length = len(stream(library, threads=0, **self._settings))
+        whole = stream(library, threads=0, **self._settings)
+        if whole.parts:
+            raise TrainingError(f"data.memory: {data.memory:g} GB do not hold the fields of {library}, and a training "
+                                "in parts would see the first ones only; give more (each process holds them), or take "
+                                "fewer fields")
+        self._length = len(whole)
         if not self._length:
             raise TrainingError(f"stages.{number}.batch: {stage.batch} pairs for each of {world} ranks are more than "
                                 "an epoch has; take smaller batches")

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from emsynth.errors import TrainingError
 from emsynth.imagery import replacing
 
@@ -245,7 +247,7 @@ class _Line:
         """A validation was written down."""
         shown = (("psnr", "{:.2f} dB"), ("ssim", "SSIM {:.3f}"), ("column_error", "columns {:.1f} pm"))
         self._validation = f"validation at {step:,}: " + ", ".join(
-            form.format(figures[name]) for name, form in shown if name in figures)
+            form.format(figures[name]) for name, form in shown if np.isfinite(figures.get(name, np.nan)))
         if self._bar is None:
             self.note(self._validation)
 

@@ -16,7 +16,7 @@ def outline(recipe: TrainingRecipe) -> list[tuple[str, str]]:
         ("network", f"CGRDN {recipe.network.layers}/{recipe.network.growth}, {network.parameters_in_all:,} parameters, "
                     + (f"Fourier units of {recipe.network.fourier} channels" if recipe.network.fourier else "exact")),
         ("data", f"{building.fields:,} fields of {building.name} ({recipe.library}, {there}), distorted afresh in "
-                 f"{len(recipe.data.chains())} ways"),
+                 f"{len(recipe.data.chains())} way{'s' if len(recipe.data.chains()) > 1 else ''}"),
         *((f"stage {number + 1}", _stage(stage, building.image.size)) for number, stage in enumerate(recipe.stages)),
         ("samples", f"{recipe.total:,}"),
         ("hardware", f"{hardware.devices} x {hardware.accelerator} on {hardware.nodes} "

@@ -37,6 +37,13 @@ class Meter:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is spent on something else."""
+        stopped = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - stopped
+
     def read(self) -> dict[str, Any]:
         """What the logbook wants, and begin anew."""
         spent = time.perf_counter() - self.began

@@ -21,6 +21,7 @@ from emsynth.recipe import Recipe, digest_of
 from emsynth.training.basket import Basket
 
 _BEGINS = "name, data, network, stages"
+_JUDGED = 24  # px: least side that the discriminator takes
 
 
 class Mixed(Strict):
@@ -42,7 +43,7 @@ class Data(Strict):
                                                        "the recipe's own section")
     workers: int = Field(0, ge=0, le=256, description="processes that prepare batches; 0 for threads of the trainer")
     threads: int = Field(1, ge=0, le=64, description="threads that prepare batches where there are no processes")
-    memory: float = Field(4.0, gt=0, description="GB of fields to hold")
+    memory: float = Field(4.0, gt=0, description="GB of fields that each process may hold")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -126,7 +127,8 @@ class Hardware(Strict):
     """What it runs on; see lightning-fabric."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int | Literal["auto"] = Field(1, description="GPUs, or processes on the CPU, of each machine")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="GPUs, or processes on the CPU, of each machine")
     nodes: int = Field(1, ge=1, description="machines")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="bf16-mixed is three times as quick on processors with AMX, and on GPUs since Ampere")
@@ -159,10 +161,17 @@ class TrainingRecipe(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         size = self.data.building.image.size
+        names = [stage.name for stage in self.stages]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"stages.{number}.name: {name!r} is the name of an earlier stage; give it its own")
         for number, stage in enumerate(self.stages):
             if (stage.patch or size) > size:
                 raise ValueError(f"stages.{number}.patch: {stage.patch} px is more than the {size} px of the windows; "
                                  f"lower it, or set image.size in data.set")
+            if stage.losses.adversarial and (stage.patch or size) < _JUDGED:
+                raise ValueError(f"stages.{number}.patch: {stage.patch or size} px is too small for the discriminator, "
+                                 f"which needs {_JUDGED} px; take larger ones, or losses.adversarial: 0")
             if (stage.patch or size) % 2:
                 raise ValueError(f"stages.{number}.patch: {stage.patch or size} px is odd; the network halves it")
         return self
@@ -198,18 +207,33 @@ class TrainingRecipe(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides what is learnt: not of how it is watched, or on how many threads."""
-        return self.digest_of_first(len(self.stages))
+        return digest_of(self._deciding(len(self.stages)))
 
     def digest_of_first(self, stages: int) -> str:
-        """The same up to a stage: what comes after it may change while a training goes on."""
+        """The same up to a stage, but for how fast that learns: what may not change while a training goes on."""
+        return digest_of(self._fixed(stages))
+
+    def changed_since(self, other: TrainingRecipe, stages: int) -> list[str]:
+        """Keys that decide what the first stages learn, and that another recipe has otherwise."""
+        mine, theirs = _flat(self._fixed(stages)), _flat(other._fixed(stages))
+        return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+
+    def _deciding(self, stages: int) -> dict[str, Any]:
         content = self.content()
         content["stages"] = content["stages"][:stages]
-        for aside in ("validation", "checkpoint"):
+        for aside in ("name", "hardware", "validation", "checkpoint"):
             del content[aside]
         for name in ("workers", "threads", "memory", "library", "recipe", "set"):
             del content["data"][name]
         content["data"]["building"] = self.data.building.digest
-        return digest_of(content)
+        return content
+
+    def _fixed(self, stages: int) -> dict[str, Any]:
+        content = self._deciding(stages)
+        # A training that diverges goes on at a lower rate.
+        for name in ("rate", "clip") if content["stages"] else ():
+            content["stages"][-1].pop(name)
+        return content
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON values, under its keys in YAML."""
@@ -228,6 +252,15 @@ class TrainingRecipe(Strict):
             return Path(self.data.library)
         building = self.data.building
         return Path("datasets") / f"{building.name}-{building.digest[:8]}.zarr"
+
+
+def _flat(content: Any, at: str = "") -> dict[str, Any]:
+    """Plain values by their dotted keys."""
+    if isinstance(content, dict | list):
+        entries = content.items() if isinstance(content, dict) else enumerate(content)
+        return {key: value for name, part in entries for key, value in _flat(part, f"{at}.{name}" if at else str(name)
+                                                                             ).items()}
+    return {at: content}
 
 
 def _resolve(read: document.Document) -> None:

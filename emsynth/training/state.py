@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from emsynth.errors import TrainingError
+from emsynth.errors import EmsynthError, TrainingError
 from emsynth.imagery import replacing
+from emsynth.training.recipe import TrainingRecipe
 
-FILE = "checkpoint.safetensors"
 FORMAT = 1
 _KEY = "emsynth training"
 
@@ -57,8 +57,8 @@ class Progressed:
         return replace(self, stage=self.stage + 1, step=0)
 
 
-def write_state(path: Path, progressed: Progressed, digest: str, modules: Mapping[str, torch.nn.Module],
-                optimisers: Mapping[str, torch.optim.Optimizer], scaler: Mapping[str, Any]) -> None:
+def write_state(path: Path, progressed: Progressed, about: Mapping[str, Any], modules: Mapping[str, torch.nn.Module],
+                optimisers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Write a checkpoint, whole or not at all.
 
     Parameters
@@ -67,12 +67,11 @@ def write_state(path: Path, progressed: Progressed, digest: str, modules: Mappin
         Of the file, which is replaced.
     progressed : Progressed
         How far it is.
-    digest : str
-        Of the training recipe up to the last stage that has begun: whoever goes on must have the same.
+    about : mapping
+        JSON values: ``digest`` of the training recipe up to the last stage that has begun and ``world``, how many ranks
+        there are, both of which whoever goes on must have too; ``scaler``, state of the gradient scaler; and others.
     modules, optimisers : mapping
         By name; an optimiser of the same name as a module has that module's parameters.
-    scaler : mapping
-        State of the gradient scaler; JSON values, empty where there is none.
     """
     tensors: Tensors = {}
     for name, module in modules.items():
@@ -80,7 +79,7 @@ def write_state(path: Path, progressed: Progressed, digest: str, modules: Mappin
     for name, optimiser in optimisers.items():
         tensors |= _of_optimiser(optimiser, modules[name], name)
     plain = {key: value.detach().to("cpu").contiguous() for key, value in tensors.items()}
-    header = {"format": FORMAT, "progressed": asdict(progressed), "digest": digest, "scaler": dict(scaler)}
+    header = {**about, "format": FORMAT, "progressed": asdict(progressed)}
     written = save(plain, {_KEY: json.dumps(header)})
     with replacing(path) as file:
         file.write(written)
@@ -88,9 +87,11 @@ def write_state(path: Path, progressed: Progressed, digest: str, modules: Mappin
         os.fsync(file.fileno())
 
 
-def read_state(path: Path, digest_of_first: Callable[[int], str], modules: Mapping[str, torch.nn.Module],
+def read_state(path: Path, recipe: TrainingRecipe, world: int, modules: Mapping[str, torch.nn.Module],
                optimisers: Mapping[str, torch.optim.Optimizer]) -> tuple[Progressed, dict[str, Any]]:
-    """Put a checkpoint into modules and optimisers; returns how far it is, and the state of the gradient scaler.
+    """Put a checkpoint into modules and optimisers; returns how far it is, and what is written about it.
+
+    What a stage that has not begun brings, such as a discriminator, need not be in it.
 
     Raises
     ------
@@ -99,20 +100,25 @@ def read_state(path: Path, digest_of_first: Callable[[int], str], modules: Mappi
     """
     header, tensors = _read(path)
     progressed = Progressed(**header["progressed"])
-    if header["digest"] != digest_of_first(progressed.begun):
-        raise TrainingError(f"{path}: is of another training: data, network, seed, optimiser or a stage that has begun "
-                            "changed since; go on with the recipe that began it (recipe.yaml beside it), or train into "
-                            "another --out")
+    if header.get("world", world) != world:
+        raise TrainingError(f"{path}: is of {header['world']} processes, and there are {world} now, which would take "
+                            "other samples; go on with as many (hardware.devices, hardware.nodes)")
+    if header["digest"] != recipe.digest_of_first(progressed.begun):
+        changed = _difference(path, recipe, progressed.begun)
+        raise TrainingError(f"{path}: is of another training: {changed} changed since; go on with the recipe"
+                            " that began it (recipe.yaml beside it), or train into another --out")
     try:
+        there = {key.partition("/")[0] for key in tensors}
         for name, module in modules.items():
-            module.load_state_dict(_below(tensors, name))
+            if name in there or name == "network":
+                module.load_state_dict(_below(tensors, name))
         for name, optimiser in optimisers.items():
             _into_optimiser(optimiser, modules[name], _below(tensors, f"{name}.adam"))
     except (KeyError, RuntimeError) as reason:
         said = " ".join(str(reason).split())[:120]
         raise TrainingError(f"{path}: does not hold the state of this network ({said}); begin anew in another "
                             "--out") from None
-    return progressed, dict(header["scaler"])
+    return progressed, header
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -121,11 +127,24 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     try:
         with safe_open(str(path), framework="pt") as opened:
             header = json.loads((opened.metadata() or {})[_KEY])
+            if header["format"] > FORMAT:
+                raise TrainingError(f"{path}: is of format {header['format']}, and this emsynth reads up to {FORMAT}; "
+                                    "pip install --upgrade emsynth")
             return header, {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError, KeyError) as reason:
         said = " ".join(str(reason).split())[:120]
         raise TrainingError(f"{path}: is no checkpoint of a training, or a damaged one ({said}); take a copy of it, or "
                             "begin anew in another --out") from None
+
+
+def _difference(path: Path, recipe: TrainingRecipe, stages: int) -> str:
+    """Which keys are others than in the recipe that a run keeps beside its checkpoint."""
+    try:
+        keys = recipe.changed_since(TrainingRecipe.load(path.with_name("recipe.yaml")), stages)
+    except EmsynthError:
+        keys = []
+    named = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
+    return named or "data, network, seed, optimiser or a stage that has begun"
 
 
 def _below(tensors: Tensors, name: str) -> Tensors:

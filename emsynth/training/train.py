@@ -14,7 +14,7 @@ import lightning_fabric
 import torch
 
 from emsynth.builder import Progress
-from emsynth.errors import StoreExistsError, TrainingError
+from emsynth.errors import TrainingError
 from emsynth.imagery import write_npz
 from emsynth.networks.cgrdn import CGRDN, Size
 from emsynth.networks.discriminator import PatchDiscriminator, with_noise
@@ -22,6 +22,7 @@ from emsynth.networks.weights import load_weights, save_weights
 from emsynth.streams import stream_key
 from emsynth.training import state
 from emsynth.training.data import Feed, Pairs, field_library
+from emsynth.training.folder import CHECKPOINT, alone_in
 from emsynth.training.logbook import Logbook
 from emsynth.training.losses import adversarial_discriminator, generator_loss
 from emsynth.training.pace import Meter, stoppable
@@ -66,15 +67,18 @@ def train(recipe: TrainingRecipe, out: Path | None = None, resume: bool = False,
     """
     folder = out or Path("runs") / recipe.name
     fabric = launched(recipe)
-    _check_folder(folder, resume)
-    library = field_library(recipe, progress) if fabric.is_global_zero else recipe.library
-    fabric.barrier()
-    with stoppable() as stop:
+    with alone_in(folder, resume, fabric.is_global_zero), stoppable() as stop:
+        library = field_library(recipe, progress) if fabric.is_global_zero else recipe.library
+        fabric.barrier()
         run = Run(fabric, recipe, folder, library, resume, stop)
-        for number, stage in enumerate(recipe.stages):
-            if number >= run.progressed.stage:
-                run.learn(number, stage)
-        return run.finish()
+        try:
+            for number, stage in enumerate(recipe.stages):
+                if number >= run.progressed.stage:
+                    run.learn(number, stage)
+            run.save()
+        finally:
+            run.logbook.close()
+    return folder / WEIGHTS
 
 
 @dataclass
@@ -88,12 +92,13 @@ class Run:
     resume: bool
     stop: Callable[[], bool]
     progressed: Progressed = field(init=False, default_factory=Progressed)
-    figures: dict[str, float] = field(init=False, default_factory=dict)
+    figures: dict[str, float | None] = field(init=False, default_factory=dict)
+    wrong: TrainingError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_key(self.recipe.seed, 0, "training.weights") >> 65)
-            self.network = _quick(_network(self.recipe))
+            self.network = _quick(starting_network(self.recipe))
             critic = PatchDiscriminator() if any(stage.losses.adversarial for stage in self.recipe.stages) else None
         self.average = CGRDN(self.network.size).requires_grad_(False) if self.recipe.average else None
         if self.average is not None:
@@ -111,18 +116,20 @@ class Run:
                 critic.parameters(), first, betas=(own.beta1_discriminator, own.beta2), eps=own.epsilon)
             self.critic, self.critic_adam = self.fabric.setup(critic, self.optimisers["critic"])
         if self.resume:
-            self.progressed, scaler = state.read_state(self.folder / state.FILE, self.recipe.digest_of_first,
-                                                       self.modules, self.optimisers)
-            self.fabric.strategy.precision.load_state_dict(scaler)
+            self.progressed, about = state.read_state(self.folder / CHECKPOINT, self.recipe, self.fabric.world_size,
+                                                      self.modules, self.optimisers)
+            self.figures = about["figures"]
+            self.fabric.strategy.precision.load_state_dict(about["scaler"])
         self.saved, self.began = time.monotonic(), time.monotonic() - self.progressed.seconds
         if self.fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
             _keep(self.folder / "recipe.yaml", self.recipe)
-            self.validation = Validation(self.library, self.recipe.validation.images,
-                                         self.recipe.data.building, chains=self.recipe.data.chains())
+            self.validation = Validation(self.library, self.recipe.validation.images, self.recipe.data.building,
+                                         chains=self.recipe.data.chains())
         self.logbook = Logbook(self.folder, self.progressed.steps if self.resume else None,
                                steps=sum(self.steps_of(stage) for stage in self.recipe.stages),
                                tensorboard=self.recipe.validation.tensorboard, rank=self.fabric.global_rank)
+        if not self.resume:
+            self.save()  # so that there is something to go on from, whatever happens
 
     def steps_of(self, stage: Stage) -> int:
         """Steps of a stage: its samples are those of all ranks."""
@@ -134,31 +141,31 @@ class Run:
         steps = self.steps_of(stage)
         self.learn_until(stage, feed, steps, steps)
         self.progressed = self.progressed.next_stage()
-        self.save()
 
     def learn_until(self, stage: Stage, feed: Feed, until: int, steps: int) -> None:
         """Go on to a step of a stage that has so many."""
         meter, batches = Meter(feed), feed.batches(self.progressed.step)
+        together = stage.batch * self.fabric.world_size
         while self.progressed.step < until:
-            pairs = next(batches)
             rate = stage.rate_at(self.progressed.step, steps, self.fabric.world_size)
-            losses = self.step(stage, pairs, rate)
-            before = self.progressed.samples
-            self.progressed = self.progressed.stepped(stage.batch * self.fabric.world_size)
-            meter.add(losses, stage.batch * self.fabric.world_size)
-            last = self.progressed.step == steps
-            place: dict[str, Any] = {"step": self.progressed.steps, "samples": self.progressed.samples,
-                                     "epoch": feed.position(self.progressed.step)[0], "stage": stage.name}
+            losses = self.step(stage, next(batches), rate)
+            lost, stopped, due = self.agreed(self.wrong is not None, self.stop(),
+                                             time.monotonic() - self.saved > 60 * self.recipe.checkpoint)
+            if lost:
+                raise self.wrong or TrainingError("another process has lost its way; see its message")
+            self.progressed = self.progressed.stepped(together)
+            meter.add(losses, together)
+            last, samples = self.progressed.step == steps, self.progressed.samples
+            place: dict[str, Any] = {"step": self.progressed.steps, "samples": samples, "stage": stage.name,
+                                     "epoch": feed.position(self.progressed.step)[0]}
             if self.progressed.steps % self.recipe.validation.log == 0 or last:
                 self.logbook.trained(**place, lr=rate, **meter.read())
-            if _passed(before, self.progressed.samples, self.recipe.validation.every) or last:
-                self.validate(place)
-                meter = Meter(feed)
-            if time.monotonic() - self.saved > 60 * self.recipe.checkpoint:
+            if _passed(samples - together, samples, self.recipe.validation.every) or last:
+                with meter.paused():
+                    self.validate(place)
+            if due or stopped or last:
                 self.save()
-            if self.stopped():
-                self.save()
-                self.logbook.close()
+            if stopped:
                 raise KeyboardInterrupt(f"stopped after step {self.progressed.steps:,}; go on with --resume")
 
     def step(self, stage: Stage, pairs: Pairs, rate: float) -> dict[str, float]:
@@ -172,12 +179,13 @@ class Run:
             logits = self.opinion(self.modules["critic"].requires_grad_(False), distorted, restored, truth, "generator")
         loss, found = generator_loss(stage.losses, restored, truth, logits)
         parts |= found
-        if not math.isfinite(loss.item()):
-            raise self.lost(stage, pairs, parts)
         self.adam.zero_grad()
         self.fabric.backward(loss)
-        self.descend(self.generator, self.adam, rate, stage.clip)
+        gradient = self.descend(self.generator, self.adam, rate, stage.clip)
         self.follow()
+        # Judged after the step, which is not kept: of several processes all have to stop.
+        if not all(map(math.isfinite, (loss.item(), gradient, *map(float, parts.values())))):
+            self.wrong = self.lost(stage, pairs, parts | {"gradient": torch.tensor(gradient)})
         return {"loss": loss.item(), **{name: float(value) for name, value in parts.items()}}
 
     def judge(self, distorted: torch.Tensor, restored: torch.Tensor, truth: torch.Tensor, rate: float) -> torch.Tensor:
@@ -200,13 +208,14 @@ class Run:
             real, false = critic(torch.cat([given, given]), torch.cat([true, made])).chunk(2)
         return real, false
 
-    def descend(self, module: Any, adam: Any, rate: float, clip: float | None) -> None:
-        """One step of an optimiser down the gradient that is there."""
-        if clip is not None:
-            self.fabric.clip_gradients(module, adam, max_norm=clip, error_if_nonfinite=False)
+    def descend(self, module: Any, adam: Any, rate: float, clip: float | None) -> float:
+        """One step of an optimiser down the gradient that is there; returns the gradient's norm."""
+        norm = self.fabric.clip_gradients(module, adam, max_norm=clip or math.inf, error_if_nonfinite=False)
         for group in adam.param_groups:
             group["lr"] = rate
         adam.step()
+        # A scaler finds out by itself which scale is too large.
+        return 0.0 if self.fabric.strategy.precision.state_dict() or norm is None else float(norm)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -221,8 +230,9 @@ class Run:
         """Restore the validation's images, write down how well, and draw some of them."""
         if self.fabric.is_global_zero:
             judged = self.average or self.network
-            self.figures = self.validation.run(judged)
-            self.logbook.validated(**place, figures=self.figures)
+            found = self.validation.run(judged)
+            self.figures = {name: value if math.isfinite(value) else None for name, value in found.items()}
+            self.logbook.validated(**place, figures=found)
             self.validation.picture(self.folder / "validation" / f"step_{place['step']:06d}.png", judged)
         self.fabric.barrier()
 
@@ -231,16 +241,18 @@ class Run:
         self.saved = time.monotonic()
         self.progressed = replace(self.progressed, seconds=self.saved - self.began)
         if self.fabric.is_global_zero:
-            state.write_state(self.folder / state.FILE, self.progressed,
-                              self.recipe.digest_of_first(self.progressed.begun), self.modules, self.optimisers,
-                              self.fabric.strategy.precision.state_dict())
+            # Weights first: they are refused where they are not finite, and the last good checkpoint stays.
             save_weights(self.folder / WEIGHTS, self.average or self.network, self.about())
+            state.write_state(self.folder / CHECKPOINT, self.progressed, {
+                "digest": self.recipe.digest_of_first(self.progressed.begun), "world": self.fabric.world_size,
+                "figures": self.figures, "scaler": self.fabric.strategy.precision.state_dict()},
+                self.modules, self.optimisers)
         self.fabric.barrier()
 
     def about(self) -> dict[str, Any]:
         """What the file of weights says of them."""
         building = self.recipe.data.building
-        stage = self.recipe.stages[min(self.progressed.stage, len(self.recipe.stages) - 1)]
+        stage = self.recipe.stages[max(self.progressed.begun - 1, 0)]
         pixel = building.image.pixel_size
         return {"name": self.recipe.name, "recipe": self.recipe.content(), "digest": self.recipe.digest,
                 "data": building.name, "data_digest": building.digest, "steps": self.progressed.steps,
@@ -250,12 +262,12 @@ class Run:
                 "hardware": f"{self.fabric.world_size} x {self.fabric.device.type}, {self.recipe.hardware.precision}",
                 "validation": self.figures}
 
-    def stopped(self) -> bool:
-        """Whether any rank was asked to stop: all of them have to, after the same step."""
+    def agreed(self, *asked: bool) -> list[bool]:
+        """What any process asks for: all of them have to do it, after the same step."""
         if self.fabric.world_size == 1:
-            return self.stop()
-        asked = torch.tensor(float(self.stop()), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
+            return list(asked)
+        told = torch.tensor([float(one) for one in asked], device=self.fabric.device)
+        return [bool(one) for one in self.fabric.all_reduce(told, reduce_op="sum").tolist()]
 
     def lost(self, stage: Stage, pairs: Pairs, parts: dict[str, torch.Tensor]) -> TrainingError:
         """Keep the batch at which a loss was not a number; what to say of it."""
@@ -267,26 +279,36 @@ class Run:
         return TrainingError(
             f"step {step:,} (stage {stage.name}): the loss is not a number ({wrong}); samples "
             f"{', '.join(map(str, pairs.samples.tolist()))} are kept in {kept}. Go on from the last checkpoint with "
-            f"--resume and a lower learning rate (stages.{stage.name}.rate.peak), or without reduced precision")
-
-    def finish(self) -> Path:
-        """Where the weights are."""
-        self.logbook.close()
-        return self.folder / WEIGHTS
+            f"--resume and a lower learning rate (--set stages.{stage.name}.rate.peak=...), or with hardware.precision "
+            "32-true")
 
 
 def launched(recipe: TrainingRecipe) -> lightning_fabric.Fabric:
     """The hardware of a recipe, with its processes."""
-    wanted = recipe.hardware
-    if wanted.threads is not None:
-        torch.set_num_threads(wanted.threads)
-    fabric = lightning_fabric.Fabric(accelerator=wanted.accelerator, devices=wanted.devices, num_nodes=wanted.nodes,
-                                     precision=wanted.precision)
+    if recipe.hardware.threads is not None:
+        torch.set_num_threads(recipe.hardware.threads)
+    fabric = check_hardware(recipe)
     fabric.launch()
     return fabric
 
 
-def _network(recipe: TrainingRecipe) -> CGRDN:
+def check_hardware(recipe: TrainingRecipe) -> lightning_fabric.Fabric:
+    """The hardware of a recipe before anything runs on it; TrainingError where it is not there."""
+    wanted = recipe.hardware
+    if wanted.precision == "16-mixed" and (wanted.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise TrainingError("hardware.precision: 16-mixed is for GPUs, and this is a CPU; take bf16-mixed or 32-true")
+    try:
+        fabric = lightning_fabric.Fabric(accelerator=wanted.accelerator, devices=wanted.devices,
+                                         num_nodes=wanted.nodes, precision=wanted.precision)
+    except (RuntimeError, ValueError, ImportError) as reason:
+        there = "cuda, cpu" if torch.cuda.is_available() else "cpu"
+        raise TrainingError(f"hardware: {wanted.accelerator} with {wanted.devices} devices and {wanted.precision} "
+                            f"cannot be had here (available: {there}; {' '.join(str(reason).split())[:160]})") from None
+    return fabric
+
+
+def starting_network(recipe: TrainingRecipe) -> CGRDN:
+    """As the recipe has it; TrainingError where the weights to begin with are of another one."""
     numbers = recipe.network.model_dump(exclude={"start"})
     if recipe.network.start is None:
         return CGRDN(Size(**numbers))
@@ -301,12 +323,6 @@ def _quick(network: Any) -> CGRDN:
     """A network in the layout in which convolutions are quickest."""
     laid: CGRDN = network.to(memory_format=_CHANNELS_LAST)
     return laid
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    there = (folder / state.FILE).exists() or (folder / "metrics.csv").exists()
-    if there and not resume:
-        raise StoreExistsError(f"{folder}: there is a run already; go on with --resume, or give another --out")
 
 
 def _keep(path: Path, recipe: TrainingRecipe) -> None:

@@ -120,8 +120,7 @@ class Validation:
             raise TrainingError(
                 f"{', '.join(shelf.readable.label for shelf in shelves)}: no field is of the {SPLIT} split (all "
                 f"{sum(shelf.readable.store.fields for shelf in shelves):,} are of others), so training cannot be "
-                "validated; build more fields (--set fields=N), or structures of other prototypes, or train without "
-                "validation")
+                "validated; build more fields (--set fields=N), or structures of other prototypes")
         self.pairs = _pairs(fields, count)
 
     def run(self, network: Network, batch: int = _BATCH) -> dict[str, float]:
