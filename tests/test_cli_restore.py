@@ -23,6 +23,17 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["restore", *map(str, arguments)])
 
 
+def tiny(folder: Path) -> Path:
+    """A small network of random weights, for TEM images of 0.1-0.5 Å."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
+    from emsynth.networks.cgrdn import CGRDN, Size
+    from emsynth.networks.weights import save_weights
+
+    torch.manual_seed(0)
+    return save_weights(folder / "tiny.safetensors", CGRDN(Size(layers=1, growth=2, width=4)),
+                        {"pixel_size": [0.1, 0.5], "data": "tem_hd"})
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """A stack of three frames with a pixel size."""
@@ -54,7 +65,7 @@ def test_one_bad_image_does_not_lose_the_others(image, tmp_path):
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [str(tmp_path / "a-restored.tif"), str(tmp_path / "good-restored.tif")]
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "NaN" in said[2]
+    assert "nan.npy: 400 of 400 pixels are NaN" in said[2]
     assert all(name in line for name, line in zip(("text.tif", "absent.png", "nan.npy", "3 of 5"), said, strict=True))
 
 
@@ -84,7 +95,8 @@ def test_mistakes_are_one_line(image, arguments, code, said):
 
 
 @pytest.mark.parametrize(("model", "said"), [
-    ("gaussian", "has to be tuned"), ("no_such", "is not a restorer"), ("absent.safetensors", "no such file"),
+    ("gaussian", "has to be tuned"), ("no_such", "'no_such' is not a MODEL"), ("", "'' is not a MODEL"),
+    (".", "is a folder"), ("absent.safetensors", "no such file"),
     ("bad_restorers:no_such", "has no 'no_such'"), ("weights.pt", "pickle")])
 def test_a_model_that_cannot_restore_is_refused_before_anything_is_read(image, model, said):
     """Once, not for every image."""
@@ -92,6 +104,7 @@ def test_a_model_that_cannot_restore_is_refused_before_anything_is_read(image, m
     assert done.exit_code == 1
     assert said in done.stderr
     assert "absent.tif" not in done.stderr
+    assert "bm3d" not in done.stderr
 
 
 def test_a_function_that_fails_is_named(image):
@@ -110,6 +123,10 @@ def test_where_outputs_go(image, tmp_path):
     done = call(HALF, image, tmp_path / "b.npy", "--out", tmp_path / "many")
     assert done.stdout.split() == [str(tmp_path / "many" / f"{name}-restored.tif") for name in "ab"]
     assert json.loads((tmp_path / "x.npy.json").read_text())["pixel_size"]["col"] == pytest.approx(0.03)
+    refused = call(HALF, image, tmp_path / "b.npy", "--out", tmp_path / "one.tif")
+    assert refused.exit_code == 1
+    assert "several images" in refused.stderr
+    assert not (tmp_path / "one.tif").exists()
     sizes = [read_micrograph(tmp_path / name).pixel_size for name in ("x.npy", "y.emd")]
     assert [(one.row, one.col, one.unit) for one in sizes] == [(pytest.approx(0.02), pytest.approx(0.03), "nm")] * 2
 
@@ -147,19 +164,59 @@ def test_the_picture(image):
     assert not (image.parent / "b.tif").exists()
 
 
+def test_a_picture_that_fails_does_not_hide_the_image(image, monkeypatch):
+    """What is written is told, and the exit code says that something is missing."""
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    done = call(HALF, image, "--picture")
+    assert done.exit_code == 1
+    assert done.stdout == f"{image.parent / 'a-restored.tif'}\n"
+    assert "a-restored.png: cannot be written (No space left" in done.stderr
+
+
+@pytest.mark.parametrize(("values", "kind"), [(1e6 + 0.01 * COUNTS[0], "float64"), (COUNTS[0] / 7, "float32"),
+                                              (10**9 + COUNTS[0].astype(np.int32), "float64"),
+                                              (COUNTS[0] * 1e300, "float64")])
+def test_large_offsets_are_not_rounded_away(values, kind, tmp_path):
+    """Where float32 would round by more than a thousandth of the deviation, the file has float64."""
+    weights = tiny(tmp_path)
+    np.save(tmp_path / "a.npy", values)
+    assert call(weights, tmp_path / "a.npy").exit_code == 0
+    read = read_micrograph(tmp_path / "a-restored.tif").image
+    assert read.dtype == kind
+    assert np.isfinite(read).all()
+    assert len(np.unique(read)) > 500
+
+
+def test_what_is_not_finite_is_never_written(image, monkeypatch):
+    """Whatever the network returned."""
+    monkeypatch.setattr("emsynth.restoration.restoring.restore", lambda given, *_, **__: np.full(given.shape, np.inf))
+    done = call(HALF, image)
+    assert done.exit_code == 1
+    assert "1800 of 1800 pixels that are NaN or infinite" in done.stderr
+    assert not (image.parent / "a-restored.tif").exists()
+
+
+@pytest.mark.parametrize(("recorded", "said"), [("STEM", True), ("TEM", False), ("", False)])
+def test_a_network_for_the_other_kind_of_microscopy_is_hinted_at(recorded, said, tmp_path):
+    """Only where the metadata are clear."""
+    weights = tiny(tmp_path)
+    np.save(tmp_path / "a.npy", COUNTS[0])
+    (tmp_path / "a.npy.json").write_text(json.dumps({"Microscope Info": {"Operation Mode": recorded}}))
+    assert ("it is a STEM image" in call(weights, tmp_path / "a.npy").stderr) is said
+
+
 @pytest.mark.parametrize(("size", "said"), [
     (PixelSize(0.02, 0.02, "nm"), None), (PixelSize(0.002, 0.002, "nm"), "outside 0.1-0.5 Å"),
-    (PixelSize(2.0, 2.0, "Å"), "smaller pixels"), (None, "does not say how large its pixels are"),
+    (PixelSize(2.0, 2.0, "Å"), "first record it with smaller pixels"),
+    (PixelSize(0.02, 2.0, "Å"), "bin it down the columns, and record it with smaller pixels along the rows"),
+    (PixelSize(0.2, 0.02, "Å"), "first bin it along the rows"), (None, "does not say how large its pixels are"),
     (PixelSize(0.1, 0.1, "1/nm"), "diffraction pattern")])
 def test_a_network_says_where_it_was_not_trained(size, said, tmp_path):
     """The weights know the pixel sizes of their training; the image is restored all the same."""
-    torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
-    from emsynth.networks.cgrdn import CGRDN, Size
-    from emsynth.networks.weights import save_weights
-
-    torch.manual_seed(0)
-    weights = save_weights(tmp_path / "tiny.safetensors", CGRDN(Size(layers=1, growth=2, width=4)),
-                           {"pixel_size": [0.1, 0.5]})
+    weights = tiny(tmp_path)
     write_micrograph(tmp_path / "a.tif", Micrograph(COUNTS[0], size), {})
     done = call(weights, tmp_path / "a.tif")
     assert done.exit_code == 0, done.output

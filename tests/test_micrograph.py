@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from conftest import REAL_INPUT
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from emsynth.errors import StoreError, StoreExistsError
 from emsynth.restoration.micrograph import Micrograph, PixelSize, pixels, plain
@@ -255,7 +256,7 @@ def test_pickles_are_never_loaded(tmp_path):
 
 def test_without_rosettasciio(tmp_path, monkeypatch):
     """The message names the file, the package and the extra."""
-    (tmp_path / "a.dm3").write_bytes(b"x")
+    (tmp_path / "a.dm3").write_bytes(b"\0\0\0\3")
     monkeypatch.setitem(sys.modules, "rsciio.digitalmicrograph", None)
     with pytest.raises(StoreError, match=r"a\.dm3: a \.dm3 file needs rsciio.*pip install 'emsynth\[io\]'"):
         read_micrograph(tmp_path / "a.dm3")
@@ -300,7 +301,51 @@ def test_the_residual_in_figures():
     assert alone.deviation == pytest.approx(noise.std())
     assert abs(alone.likeness) < 5 / 64
     assert faded.likeness == pytest.approx(1)
+    assert (alone.share, faded.share) == (pytest.approx(noise.var() / (truth + noise).var()), pytest.approx(1 / 4))
     assert Residual.of(truth, truth) == Residual(0, 0, 0)
+
+
+def test_a_lattice_in_the_residual_shows_where_the_correlation_is_blind():
+    """One half is sharpened and one blurred, or all of it is gone; noise of any colour is 1, and has no lattice."""
+    rows, cols = np.indices((256, 256))
+    wave = np.cos(rows / 3) + np.cos(cols / 4)
+    noise = gaussian_filter(np.random.default_rng(1).normal(0, 5, wave.shape), 1)
+    before = 100 + 5 * wave + noise
+    clean, flat = Residual.of(before, before - noise), Residual.of(before, np.full_like(before, 100))
+    mixed = Residual.of(before, 100 + 5 * wave * np.where(cols < 128, 1.3, 0.7))
+    assert clean.lattice == pytest.approx(1, abs=0.4)
+    assert flat.lattice > 100
+    assert mixed.lattice > 10
+    assert abs(mixed.likeness) < 0.1
+    assert Residual.of(noise, np.zeros_like(noise)).lattice is None
+    assert Residual.of(np.stack([noise, before]), np.stack([noise, before * 0])).lattice == flat.lattice
+    assert "no lattice" in str(Residual.of(noise, noise * 0))
+
+
+@pytest.mark.parametrize(("metadata", "mode"), [
+    ({"metadata": {"Acquisition_instrument": {"TEM": {"acquisition_mode": "STEM"}}}}, "stem"),
+    ({"metadata": {"Acquisition_instrument": {"TEM": {"acquisition_mode": "TEM"}}}}, "tem"),
+    ({"ImageTags": [{"Microscope Info": {"Operation Mode": "SCANNING"}}]}, "stem"),
+    ({"BinaryResult": {"Detector": "HAADF"}}, "stem"), ({"Mode": "TEM uP SA Zoom"}, "tem"), ({"Mode": "SYSTEM"}, None),
+    ({"Mode": "TEM", "Detector": "HAADF"}, None), ({"title": "STEM", "mode": 2}, None), ({}, None)])
+def test_how_an_image_was_recorded(metadata, mode):
+    """None where the instrument does not say, or says both."""
+    assert Micrograph(COUNTS, metadata=metadata).mode == mode
+
+
+@pytest.mark.parametrize(("mode", "said"), [("1", "a mask"), ("P", "a palette picture"), ("RGB", "3 channels")])
+def test_pictures_that_are_no_grey_images(mode, said, tmp_path):
+    """Are called what they are."""
+    Image.new(mode, (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(StoreError, match=said):
+        read_micrograph(tmp_path / "a.png")
+
+
+def test_a_file_that_only_has_the_name_of_a_dm3(tmp_path):
+    """Its first bytes are not reported as a version."""
+    (tmp_path / "a.dm3").write_bytes(b"junk" * 100)
+    with pytest.raises(StoreError, match="another kind of file, or damaged"):
+        read_micrograph(tmp_path / "a.dm3")
 
 
 @pytest.mark.parametrize(("width", "length"), [(8.0, 2.0), (7.9, 1.0), (1024, 200), (0.03, 0.005)])

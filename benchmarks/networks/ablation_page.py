@@ -154,8 +154,10 @@ def _finding(one: Mapping[str, Any], other: Mapping[str, Any], title: str) -> st
     for cut, plural in (("family", "families"), ("content", "contents")):
         gains = {label: one["cuts"][cut][label] - other["cuts"][cut][label] for label in one["cuts"][cut]}
         said.append(_gains({label: value for label, value in gains.items() if math.isfinite(value)}, plural))
-    said.append("; ".join(f"{figure.title} {_said(figure, figure.of(one))} against {_said(figure, figure.of(other))}"
-                          for figure in FIGURES[3:] if figure not in INVENTIONS) + ".")
+    kept = [f"{figure.title} {_said(figure, figure.of(one))} against {_said(figure, figure.of(other))}"
+            for figure in FIGURES[3:] if figure.title != INVENTIONS[0].title
+            and math.isfinite(figure.of(one)) and math.isfinite(figure.of(other))]
+    said += [f"Columns: {'; '.join(kept)}."] if kept else []
     more, alike, less = ([], [], [])  # type: tuple[list[str], list[str], list[str]]
     for figure in INVENTIONS:
         now, before = figure.of(one), figure.of(other)

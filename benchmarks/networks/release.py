@@ -101,10 +101,11 @@ def release(name: str, run: Path, into: Places = SHIPPED, evaluation: Path | Non
 
     network, about = load_weights(run / "weights.safetensors")
     recipe = _checked(run, about, unfinished, library)
+    about = about | {"digest": recipe.digest, "licence": LICENCE}
     half = half_cost(network, tune or shipped.load(f"{suite_of(name)}_tune"))
     validation = Validation(recipe.library, pairs, recipe.data.building, chains=recipe.data.chains())
     into.weights.mkdir(parents=True, exist_ok=True)
-    kept = save_weights(into.weights / f"{name}.safetensors", network, about | {"licence": LICENCE}, half=True)
+    kept = save_weights(into.weights / f"{name}.safetensors", network, about, half=True)
     facts = Facts(
         name, about, asdict(network.size), sum(p.numel() for p in network.parameters()), kept.stat().st_size,
         _sha256(kept), learnt_from(recipe.library), by_detector(network, validation.pairs), half, _versions(),
@@ -135,10 +136,11 @@ def _checked(run: Path, about: Mapping[str, Any], unfinished: bool, library: Pat
     if not finished(about) and not unfinished:
         raise TrainingError(f"{run}: has learnt from {about['samples']:,} of {about['of_samples']:,} samples; go on "
                             f"with it (emsynth train {about['name']} --resume), or release it --unfinished")
-    recipe = TrainingRecipe.load(run / "recipe.yaml")
-    if recipe.digest != about["digest"]:
+    # The recipe in the header, not its digest there: what goes into that may differ from version to version.
+    recipe, own = TrainingRecipe.load(run / "recipe.yaml"), TrainingRecipe.model_validate(about["recipe"])
+    if recipe.digest != own.digest:
         raise TrainingError(f"{run}/recipe.yaml: is not the recipe of the weights beside it (digest "
-                            f"{recipe.digest[:12]}, theirs is {about['digest'][:12]}); take the one that emsynth train "
+                            f"{recipe.digest[:12]}, theirs is {own.digest[:12]}); take the one that emsynth train "
                             "has written there")
     if library is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"library": str(library)})})

@@ -219,7 +219,7 @@ def test_findings_say_what_the_figures_say(told):
     of["cuts"]["content"]["lattice"] += 2
     of["cuts"]["content"]["amorphous"] -= 1
     of["hallucination"]["amorphous"]["false_structure"] *= 2
-    found = next(line for line in page(made).splitlines() if line.startswith("**Fourier units**"))
+    found = next(line for line in page(made).splitlines() if line.startswith("**Fourier units ("))
     assert "mean PSNR +0.50 dB" in found
     assert "Better in 1 of 4 contents; most in lattice +2.00 dB; worst in amorphous -1.00 dB." in found
     assert "Invents more: false structure in amorphous scenes" in found

@@ -116,7 +116,8 @@ def test_an_unfinished_training_is_refused(run, tune, places, tmp_path):
 
 def test_weights_of_another_recipe_are_refused(run, tune, places, tmp_path):
     """The card would tell of another training."""
-    other = with_about(run, tmp_path / "other", digest="0" * 64)
+    _, about = load_weights(run / "weights.safetensors")
+    other = with_about(run, tmp_path / "other", recipe=about["recipe"] | {"seed": 1234})
     with pytest.raises(TrainingError, match="is not the recipe of the weights beside it"):
         release.release("tem_hd", other, places, tune=tune, pairs=1)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ _SPELLINGS = {"a": "Å", "å": "Å", "ang": "Å", "angstrom": "Å", "ångström"
               "micron": "µm", "microns": "µm", "nanometer": "nm", "nanometre": "nm", "meter": "m"}
 _KEPT_VALUES = 64  # of an array within the metadata: what is longer is data, not a setting
 _COLOURS = (3, 4)
+# Where files say how the instrument was run, or with which detector this image was made.
+_MODES = ("acquisition_mode", "operation mode", "illumination mode", "mode", "detector", "signal name")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,27 @@ class Micrograph:
         """Shape, dtype and pixel size."""
         size = "of unknown size" if self.pixel_size is None else str(self.pixel_size)
         return f"{spoken_shape(self.image.shape)} {self.image.dtype}, pixel {size}"
+
+    @property
+    def mode(self) -> Literal["stem", "tem"] | None:
+        """How it was recorded, where the metadata say so and do not contradict themselves."""
+        said = " ".join(text for key, text in _texts(self.metadata) if key.lower() in _MODES).upper()
+        scanned = re.search(r"STEM|HAADF|SCANNING", said) is not None
+        if scanned == (re.search(r"\bTEM\b", said) is not None):
+            return None
+        return "stem" if scanned else "tem"
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each text in the metadata, with its key."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _texts(one, str(name))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def spoken_shape(shape: Iterable[int]) -> str:

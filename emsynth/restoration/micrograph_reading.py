@@ -23,6 +23,7 @@ READABLE = (*_ROSETTA, ".tif", ".tiff", ".png", ".npy")
 _ENERGY = ("ev", "kev", "mev")
 # Tags of a TIFF that say how its bytes lie, not what it shows.
 _LAYOUT = ("Offsets", "ByteCounts", "IJMetadata", "StripOffsets", "TileOffsets", "JPEGTables", "ColorMap")
+_PNG_KINDS = {"1": "a mask (two-level picture)", "P": "a palette picture"}
 _LISTED = 8  # datasets of a file in a message
 
 
@@ -115,6 +116,8 @@ def _micrograph(path: Path, one: Dataset, several: bool, choice: str) -> Microgr
 
 def _read_rosetta(path: Path) -> list[Dataset]:
     module = _ROSETTA[path.suffix.lower()]
+    if module == "digitalmicrograph":
+        _check_digitalmicrograph(path)
     try:
         reader = importlib.import_module(f"rsciio.{module}").file_reader
         with _silent():
@@ -124,6 +127,15 @@ def _read_rosetta(path: Path) -> list[Dataset]:
         raise StoreError(f"{path}: a {path.suffix} file needs {missing.name}, which is not installed; "
                          "pip install 'emsynth[io]'") from missing
     return [_rosetta_dataset(one) for one in read]
+
+
+def _check_digitalmicrograph(path: Path) -> None:
+    """StoreError where a file does not begin with 3 or 4, the versions of its format."""
+    with path.open("rb") as file:
+        version = int.from_bytes(file.read(4), "big")
+    if version not in (3, 4):
+        raise StoreError(f"{path}: cannot be read as {path.suffix.lower()} (it does not begin as the files of "
+                         "DigitalMicrograph do); it is another kind of file, or damaged: take another copy of it")
 
 
 @contextmanager
@@ -265,7 +277,8 @@ def _read_png(path: Path) -> list[Dataset]:
         with Image.open(path, formats=("PNG",)) as held:
             if held.mode not in ("L", "I", "I;16", "I;16B"):
                 channels = len(held.getbands())
-                kind = f"has {channels} channels ({held.mode})" if channels > 1 else f"is a picture of kind {held.mode}"
+                kind = f"has {channels} channels ({held.mode})" if channels > 1 else (
+                    f"is {_PNG_KINDS.get(held.mode, f'a picture of kind {held.mode}')}")
                 raise StoreError(f"{path}: {kind}, not 8 or 16 bit grey; a micrograph has one channel: save the "
                                  "original in grey, not a screenshot")
             return [Dataset("image", np.asarray(held), None, plain(dict(held.info)))]

@@ -22,6 +22,10 @@ _CLIPPED = 0.2  # percent of the restored pixels beyond each end of the grey sca
 _BEYOND = 0.15  # of that range, added at both ends: noise reaches further
 _STRIP = 4.0  # sides of a view, at most
 _BAR = 0.25  # of a panel's width, at most
+_SPOTS = 200  # frequencies of a lattice, at most
+_SLOWEST = 2.0  # periods across the image: what is slower is no lattice
+_GROUP = 128  # frequencies of like length that tell what noise there is
+_CHANCE = 0.01  # that one frequency of an image of noise passes for a lattice
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,27 @@ class Residual:
         Of before less restored, in the image's unit.
     likeness : float
         Correlation of the residual with the restored image; far from 0, a part of the specimen was taken away, or
-        contrast was added. Counting noise alone, whose variance follows the intensity, gives none.
+        contrast was added. Counting noise alone, whose variance follows the intensity, gives none. Near 0 is no
+        proof: a part taken away and a part added cancel.
+    share : float
+        Variance of the residual, as a share of that of the image: near 1 where nearly all was taken away.
+    lattice : float or None
+        Mean power of the residual at the frequencies of the image's lattice, in units of the power that its noise has
+        there: 1 is noise, and far above it a part of the lattice was taken away, added or moved. Of a stack, the
+        largest of its frames. None where the image has no lattice, or nothing was taken away.
+
+    Notes
+    -----
+    The lattice is those frequencies, the 200 strongest at most, whose power in the spectrum of the image (Hann window)
+    noise would have once in 100 images, and which have two periods or more across it. The noise at a frequency is the
+    median power of 128 of about its length, over ln 2, so that the colour of the noise does not matter.
     """
 
     mean: float
     deviation: float
     likeness: float
+    share: float = 0.0
+    lattice: float | None = None
 
     @classmethod
     def of(cls, before: NDArray[Any], restored: NDArray[Any]) -> Residual:
@@ -48,17 +67,58 @@ class Residual:
         taken = before - kept
         mean, deviation, spread = float(taken.mean()), float(taken.std()), float(kept.std())
         kept -= kept.mean()
-        covariance = float(np.mean((taken - mean) * kept))
-        return cls(mean, deviation, covariance / (deviation * spread) if deviation * spread else 0.0)
+        covariance, variance = float(np.mean((taken - mean) * kept)), float(before.var(dtype=np.float64))
+        frames = zip(before.reshape(-1, *before.shape[-2:]), taken.reshape(-1, *taken.shape[-2:]), strict=True)
+        lattices = [found for image, residual in frames if (found := _at_lattice(image, residual)) is not None]
+        return cls(mean, deviation, covariance / (deviation * spread) if deviation * spread else 0.0,
+                   deviation**2 / variance if variance else 0.0, max(lattices, default=None))
 
     @property
     def shown_mean(self) -> float:
         """The mean, or 0 where it is nothing but rounding."""
         return self.mean if abs(self.mean) > 1e-5 * self.deviation else 0.0
 
+    @property
+    def shown_lattice(self) -> str:
+        """``lattice 1.0 (1 is noise)``."""
+        return "no lattice in the image" if self.lattice is None else f"lattice {self.lattice:.2g} (1 is noise)"
+
     def __str__(self) -> str:
-        return (f"mean {self.shown_mean:.3g}, deviation {self.deviation:.3g}, correlation with the restored "
-                f"{self.likeness:+.2f}")
+        return (f"mean {self.shown_mean:.3g}, deviation {self.deviation:.3g} ({_percent(self.share)} of the image's "
+                f"variance), correlation with the restored {self.likeness:+.2f}, {self.shown_lattice}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _at_lattice(image: NDArray[Any], residual: NDArray[Any]) -> float | None:
+    """Power of a residual at the frequencies of the image's lattice, in units of its noise."""
+    window = np.outer(*(np.hanning(side + 2)[1:-1] for side in image.shape))
+    down, along = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])
+    length = np.hypot(down, along)
+    chosen = ((along > 0.0) | (down > 0.0)) & (length >= _SLOWEST / min(image.shape))
+    order = np.argsort(length[chosen], kind="stable")
+    if len(order) < _GROUP:
+        return None
+    powers = []
+    for shown in (image, residual):
+        level = np.average(shown, weights=window)
+        powers.append((np.abs(np.fft.rfft2(window * (shown - level))) ** 2)[chosen][order])
+    seen, taken = powers
+    if not min(np.median(seen), np.median(taken)) > 0.0:
+        return None
+    standing = np.where(seen > math.log(len(seen) / _CHANCE) * _noise(seen), seen, 0.0)
+    spots = np.argsort(standing, kind="stable")[-_SPOTS:]
+    spots = spots[standing[spots] > 0.0]
+    return float((taken / _noise(taken))[spots].mean()) if spots.size else None
+
+
+def _noise(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The noise at each of the frequencies, which are in the order of their length."""
+    whole = len(power) // _GROUP * _GROUP
+    noise = np.repeat(np.median(power[:whole].reshape(-1, _GROUP), axis=1) / math.log(2.0), _GROUP)
+    return np.maximum(np.append(noise, np.full(len(power) - whole, noise[-1])), np.finfo(np.float64).tiny)
 
 
 def draw_restoration(path: Path, before: NDArray[Any], restored: NDArray[Any], pixel_size: PixelSize | None = None,
@@ -88,13 +148,14 @@ def draw_restoration(path: Path, before: NDArray[Any], restored: NDArray[Any], p
     middle = tuple(slice(max(0, (side - ZOOM) // 2), max(0, (side - ZOOM) // 2) + ZOOM) for side in seen.shape)
     views = [seen.shape] if max(seen.shape) <= ZOOM else [seen.shape, seen[middle].shape]
     aspect, heights = _proportions(views, pixel_size)
-    figure = Figure(figsize=(3 * _WIDE, sum(heights) + 0.5 + 0.4 * len(views)), layout="constrained")
+    figure = Figure(figsize=(3 * _WIDE, sum(heights) + 0.7 + 0.4 * len(views)), layout="constrained")
     axes = figure.subplots(len(views), 3, height_ratios=heights, squeeze=False)
     low, high = _greys(kept)
     reach = abs(found.mean) + 3 * found.deviation or 1.0
     panels = (("before", seen, low, high), ("restored", kept, low, high),
-              (f"before less restored: mean {found.shown_mean:.3g}, deviation {found.deviation:.3g},\n"
-               f"correlation with the restored {found.likeness:+.2f}", taken, -reach, reach))
+              (f"before less restored: {_percent(found.share)} of the variance,\n"
+               f"mean {found.shown_mean:.3g}, deviation {found.deviation:.3g},\n"
+               f"correlation with the restored {found.likeness:+.2f}, {found.shown_lattice}", taken, -reach, reach))
     for column, (name, image, dark, bright) in enumerate(panels):
         axes[0, column].set_title(name, fontsize=10)
         for row, shape in enumerate(views):

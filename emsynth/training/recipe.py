@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -56,7 +57,9 @@ class Data(Strict):
         try:
             return Recipe.load(self.recipe, list(self.settings))
         except RecipeError as reason:
-            raise ValueError(f"recipe: {reason}") from None
+            said = str(reason)
+            raise ValueError(f"set: {said.removeprefix('--set ')}" if said.startswith("--set ") else f"recipe: {said}"
+                             ) from None
 
     def chains(self) -> tuple[tuple[float, Chain], ...]:
         """What to distort by, with shares."""
@@ -126,7 +129,7 @@ class Optimiser(Strict):
 class Hardware(Strict):
     """What it runs on; see lightning-fabric."""
 
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         1, description="GPUs, or processes on the CPU, of each machine")
     nodes: int = Field(1, ge=1, description="machines")
@@ -197,7 +200,10 @@ class TrainingRecipe(Strict):
             read.override(override)
         _resolve(read)
         if "stages" not in read.content:
-            known = "it is a building recipe, for emsynth build" if "samples" in read.content else f"needed: {_BEGINS}"
+            own = f"train_{read.path.stem}.yaml"
+            there = any((folder / own).is_file() for folder in document.shipped_folders())
+            known = f"needed: {_BEGINS}" if "samples" not in read.content else (
+                "it is a building recipe, for emsynth build" + (f"; {own[:-5]} trains on it" if there else ""))
             raise RecipeError(f"{read.path}:1: is no training recipe; {known}")
         try:
             return cls.model_validate(read.content)
@@ -226,6 +232,9 @@ class TrainingRecipe(Strict):
         for name in ("workers", "threads", "memory", "library", "recipe", "set"):
             del content["data"][name]
         content["data"]["building"] = self.data.building.digest
+        start = self.network.start
+        if start is not None and os.path.isfile(start):
+            content["network"]["start"] = hashlib.sha256(Path(start).read_bytes()).hexdigest()
         return content
 
     def _fixed(self, stages: int) -> dict[str, Any]:
