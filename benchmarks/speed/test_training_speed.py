@@ -9,13 +9,14 @@ from ruamel.yaml import YAML
 pytest.importorskip("torch", reason="torch is not installed (extra train)")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed (extra train)")
 
-from benchmarks.speed import training  # noqa: E402
-from emsynth.training.data import field_library  # noqa: E402
-from emsynth.training.recipe import TrainingRecipe  # noqa: E402
+from benchmarks.speed import training
+from emsynth.training.data import field_library
+from emsynth.training.recipe import TrainingRecipe
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
+    """A training of a network of 1,000 parameters on ten images."""
     folder = tmp_path_factory.mktemp("speed")
     (folder / "clean").mkdir()
     for n in range(10):

@@ -124,7 +124,7 @@ class Micrograph:
     def mode(self) -> Literal["stem", "tem"] | None:
         """How it was recorded, where the metadata say so and do not contradict themselves."""
         said = " ".join(text for key, text in _texts(self.metadata) if key.lower() in _MODES).upper()
-        scanned = re.search(r"STEM|HAADF|SCANNING", said) is not None
+        scanned = re.search(r"\bSTEM|HAADF|\bSCANNING", said) is not None
         if scanned == (re.search(r"\bTEM\b", said) is not None):
             return None
         return "stem" if scanned else "tem"

@@ -46,7 +46,8 @@ def target_for(source: Path, out: Path | None, several: bool, ending: str = "res
     if out is None:
         return source.with_name(name)
     if several and out.suffix.lower() in WRITABLE and not out.is_dir():
-        raise StoreError(f"{out}: is the name of one file, and several images are restored; give a folder, or one image")
+        raise StoreError(f"{out}: is the name of one file, but several images are to be restored; give a "
+                         "folder, or one image")
     return out / name if several or out.is_dir() or not out.suffix else out
 
 

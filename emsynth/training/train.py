@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import time
@@ -260,7 +261,8 @@ class Run:
                 "hours": round(self.progressed.seconds / 3600, 3), "patch": stage.patch or building.image.size,
                 "pixel_size": list(pixel.support()) if not isinstance(pixel, float | int) else [pixel, pixel],
                 "hardware": f"{self.fabric.world_size} x {self.fabric.device.type}, {self.recipe.hardware.precision}",
-                "validation": self.figures}
+                "validation": self.figures,
+                "versions": {name: importlib.metadata.version(name) for name in ("emsynth", "torch", "numpy")}}
 
     def agreed(self, *asked: bool) -> list[bool]:
         """What any process asks for: all of them have to do it, after the same step."""
