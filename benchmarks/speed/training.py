@@ -89,8 +89,9 @@ def waiting(recipe: TrainingRecipe, library: Path, steps: int, seconds: float) -
     """Share of the time for which a network waits whose step takes some seconds and no processor."""
     feed = Feed(recipe, library, 0)
     batches = feed.batches(0)
-    for _ in range(4):
-        next(batches)  # kernels are loaded, and threads begin
+    # Kernels are loaded, threads begin, and nearly every field is read once, in each process.
+    for _ in range(8 * recipe.data.building.fields // recipe.stages[0].batch * max(1, recipe.data.workers)):
+        next(batches)
     before, began = feed.waited, time.perf_counter()
     for _ in range(steps):
         next(batches)
@@ -111,7 +112,7 @@ def measure(recipe: TrainingRecipe, steps: int, rounds: int) -> dict[str, Any]:
     for threads, workers in ((1, 0), (2, 0), (0, 2)):
         data = recipe.data.model_copy(update={"threads": threads, "workers": workers})
         name = f"{workers} processes" if workers else f"{threads} thread{'s' if threads > 1 else ''}"
-        found["waiting"][name] = waiting(recipe.model_copy(update={"data": data}), library, 2 * steps, STEP)
+        found["waiting"][name] = waiting(recipe.model_copy(update={"data": data}), library, 100, STEP)
     return found
 
 

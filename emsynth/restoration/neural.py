@@ -160,9 +160,9 @@ class NeuralRestorer:
 
     def _normalised(self, image: Floats) -> Floats:
         rows, cols = image.shape
-        given = mirrored(image, 2, _LEAST)
+        given, tiles = mirrored(image, 2, _LEAST), self.tiles((rows, cols))
         with self._settled():
-            restored = blended(given, self.tiles((rows, cols)), self.run, _AT_ONCE)
+            restored = blended(given, tiles, self.run, _AT_ONCE)
         return restored[:rows, :cols]
 
     @contextlib.contextmanager

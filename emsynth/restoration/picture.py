@@ -43,15 +43,16 @@ class Residual:
     share : float
         Variance of the residual, as a share of that of the image: near 1 where nearly all was taken away.
     lattice : float or None
-        Mean power of the residual at the frequencies of the image's lattice, in units of the power that its noise has
-        there: 1 is noise, and far above it a part of the lattice was taken away, added or moved. Of a stack, the
-        largest of its frames. None where the image has no lattice, or nothing was taken away.
+        Mean power of the residual at the frequencies of the image's lattice, in units of the power that the image's
+        noise has there: 1 where the noise was taken away and nothing else, less where some of it was left; far above 1
+        a part of the lattice was taken away, added or moved. Of a stack, the largest of its frames. None where the
+        image has no lattice, or nothing was taken away.
 
     Notes
     -----
     The lattice is those frequencies, the 200 strongest at most, whose power in the spectrum of the image (Hann window)
-    noise would have once in 100 images, and which have two periods or more across it. The noise at a frequency is the
-    median power of 128 of about its length, over ln 2, so that the colour of the noise does not matter.
+    noise would have once in 100 images, and which have two periods or more across it. The image's noise at a frequency
+    is its median power at 128 of about its length, over ln 2, so that the colour of the noise does not matter.
     """
 
     mean: float
@@ -106,19 +107,21 @@ def _at_lattice(image: NDArray[Any], residual: NDArray[Any]) -> float | None:
         level = np.average(shown, weights=window)
         powers.append((np.abs(np.fft.rfft2(window * (shown - level))) ** 2)[chosen][order])
     seen, taken = powers
-    if not min(np.median(seen), np.median(taken)) > 0.0:
+    if not taken.any():
         return None
-    standing = np.where(seen > math.log(len(seen) / _CHANCE) * _noise(seen), seen, 0.0)
+    noise = _noise(seen)
+    standing = np.where(seen > math.log(len(seen) / _CHANCE) * noise, seen, 0.0)
     spots = np.argsort(standing, kind="stable")[-_SPOTS:]
     spots = spots[standing[spots] > 0.0]
-    return float((taken / _noise(taken))[spots].mean()) if spots.size else None
+    return float((taken / noise)[spots].mean()) if spots.size else None
 
 
 def _noise(power: NDArray[np.float64]) -> NDArray[np.float64]:
     """The noise at each of the frequencies, which are in the order of their length."""
     whole = len(power) // _GROUP * _GROUP
     noise = np.repeat(np.median(power[:whole].reshape(-1, _GROUP), axis=1) / math.log(2.0), _GROUP)
-    return np.maximum(np.append(noise, np.full(len(power) - whole, noise[-1])), np.finfo(np.float64).tiny)
+    # An image without any noise has that of its rounding.
+    return np.asarray(np.maximum(np.pad(noise, (0, len(power) - whole), "edge"), 1e-30 * power.max()), np.float64)
 
 
 def draw_restoration(path: Path, before: NDArray[Any], restored: NDArray[Any], pixel_size: PixelSize | None = None,
