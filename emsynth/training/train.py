@@ -269,7 +269,8 @@ class Run:
         if self.fabric.world_size == 1:
             return list(asked)
         told = torch.tensor([float(one) for one in asked], device=self.fabric.device)
-        return [bool(one) for one in self.fabric.all_reduce(told, reduce_op="sum").tolist()]
+        summed: Any = self.fabric.all_reduce(told, reduce_op="sum")
+        return [bool(one) for one in summed.tolist()]
 
     def lost(self, stage: Stage, pairs: Pairs, parts: dict[str, torch.Tensor]) -> TrainingError:
         """Keep the batch at which a loss was not a number; what to say of it."""
