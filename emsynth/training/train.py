@@ -68,17 +68,18 @@ def train(recipe: TrainingRecipe, out: Path | None = None, resume: bool = False,
     """
     folder = out or Path("runs") / recipe.name
     fabric = launched(recipe)
-    with alone_in(folder, resume, fabric.is_global_zero), stoppable() as stop:
+    with alone_in(folder, resume, fabric.is_global_zero):
         library = field_library(recipe, progress) if fabric.is_global_zero else recipe.library
         fabric.barrier()
-        run = Run(fabric, recipe, folder, library, resume, stop)
-        try:
-            for number, stage in enumerate(recipe.stages):
-                if number >= run.progressed.stage:
-                    run.learn(number, stage)
-            run.save()
-        finally:
-            run.logbook.close()
+        with stoppable() as stop:
+            run = Run(fabric, recipe, folder, library, resume, stop)
+            try:
+                for number, stage in enumerate(recipe.stages):
+                    if number >= run.progressed.stage:
+                        run.learn(number, stage)
+                run.save()
+            finally:
+                run.logbook.close()
     return folder / WEIGHTS
 
 
