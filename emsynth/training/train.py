@@ -124,6 +124,7 @@ class Run:
             self.fabric.strategy.precision.load_state_dict(about["scaler"])
         self.saved, self.began = time.monotonic(), time.monotonic() - self.progressed.seconds
         if self.fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
             _keep(self.folder / "recipe.yaml", self.recipe)
             self.validation = Validation(self.library, self.recipe.validation.images, self.recipe.data.building,
                                          chains=self.recipe.data.chains())
