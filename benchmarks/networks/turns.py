@@ -16,8 +16,8 @@ from emsynth.builder import Progress
 from emsynth.errors import TrainingError
 from emsynth.imagery import replacing
 from emsynth.networks.weights import load_weights
-from emsynth.training import state
 from emsynth.training.data import Feed, Pairs, field_library
+from emsynth.training.folder import CHECKPOINT
 from emsynth.training.pace import stoppable
 from emsynth.training.recipe import TrainingRecipe
 from emsynth.training.train import WEIGHTS, Run, launched
@@ -114,7 +114,7 @@ class Learner:
 
     def begin(self, library: Path, stop: Callable[[], bool]) -> None:
         """Make the networks, or take them from the checkpoint."""
-        resume = self._kept.exists() and (self.folder / state.FILE).exists()
+        resume = self._kept.exists() and (self.folder / CHECKPOINT).exists()
         if not resume:
             self.clock = [0.0] * len(self.budget)
             (self.folder / "metrics.csv").unlink(missing_ok=True)
