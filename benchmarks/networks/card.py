@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.networks.oracle import BM3D, GAUSSIAN
-from benchmarks.networks.page import number, table
+from benchmarks.networks.page import losses, number, table
 
 LICENCE = "CC-BY-4.0"
-_SHOWN = 8  # of a list of losses
 _FOR = {"stem_hd": ("STEM images at atomic resolution", "stem"), "tem_hd": ("HRTEM images", "tem")}
 _RESTORERS = (BM3D, GAUSSIAN, "bm3d", "gaussian", "identity")
 _BESIDE = """Means over the images of a condition, then over conditions. Restorers marked "(oracle)" are tuned on the
@@ -221,14 +220,8 @@ def _failures(facts: Facts) -> Iterator[str]:
     if missed:
         yield "Asked of it and not met: " + "; ".join(
             f"{one['criterion']} ({one['figure']}, asked: {one['asked']})" for one in missed) + "."
-    lines = []
-    for other, of in told["loses"].items():
-        for what, found in of.items():
-            listed = ", ".join(f"{name} ({value:+.2f} dB)" for name, value in found[:_SHOWN])
-            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            lines.append(f"- Below {other} in {len(found)} {what}" + (f": {listed}{more}." if found else "."))
     yield "Where its mean PSNR is below that of another restorer, worst first:"
-    yield "\n".join(lines)
+    yield "\n".join(losses(told))
 
 
 def _never(facts: Facts) -> str:

@@ -44,7 +44,7 @@ def page(told: Mapping[str, Any], over: tuple[float, float], pictures: Sequence[
                   f"PSNR of the mean error by {title}, dB:", _cut(told["cuts_of_mean_error"][title], net)]
     parts += ["## Response to single columns", "Recovered over true change, 95 % interval over pairs of twins; 1 is "
               "right.", _responses(told), "## Mean intensity", _COUNTING, _means(told),
-              "## What it invents", _INVENTED, _empty(told), "## Where it loses", _losses(told)]
+              "## What it invents", _INVENTED, _empty(told), "## Where it loses", "\n".join(losses(told))]
     parts += [f"![{name}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -113,11 +113,12 @@ def _empty(told: Mapping[str, Any]) -> str:
                   for name, found in told["hallucination"].items()])
 
 
-def _losses(told: Mapping[str, Any]) -> str:
+def losses(told: Mapping[str, Any]) -> list[str]:
+    """Where the mean PSNR is below that of another restorer, a line each."""
     said = []
     for other, of in told["loses"].items():
         for what, found in of.items():
             listed = ", ".join(f"{name} ({value:+.2f} dB)" for name, value in found[:_SHOWN])
             more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             said.append(f"- Below {other} in {len(found)} {what}" + (f": {listed}{more}." if found else "."))
-    return "\n".join(said)
+    return said
