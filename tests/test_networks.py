@@ -271,3 +271,19 @@ def test_weights_that_are_not_finite_are_not_read(tmp_path):
     tensors["fuse.bias"] = torch.full_like(tensors["fuse.bias"], float("nan"))
     with pytest.raises(NetworkError, match="holds weights that are not finite"):
         load_weights(stored(tmp_path / "a.safetensors", HEADER, tensors))
+
+
+@pytest.mark.parametrize("fourier", [0, 2])
+def test_every_skip_is_there(fourier):
+    """With all that is added silenced, blocks, groups and the whole hand on what they were given."""
+    network = CGRDN(Size(layers=2, growth=4, width=8, groups=2, blocks=2, fourier=fourier))
+    image = torch.randn(1, 1, 16, 12, generator=torch.Generator().manual_seed(1))
+    features = network.down(network.enter(image))
+    with torch.no_grad():
+        for name, weights in network.named_parameters():
+            if "fuse" in name or (".leave" in name and "groups" in name):
+                weights.zero_()
+        for group in network.groups:
+            assert torch.equal(group(features), features)
+            assert all(torch.equal(block(features), features) for block in group.blocks)
+        assert torch.equal(network(image), image + network.leave(network.up(features)))
